@@ -1,0 +1,68 @@
+# Everything a user types. `make help` lists it. PYTHON=... uses an existing environment instead of .venv.
+
+VENV := .venv
+ifdef PYTHON
+RUN := $(PYTHON)
+READY :=
+else
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+endif
+BENCH := $(RUN) -m bench
+export OMP_WAIT_POLICY ?= PASSIVE
+
+BUDGET ?=
+EXPERIMENT ?= experiments/shapes.py
+RESULTS ?=
+PARADIGMS ?=
+LAUNCHER ?= local
+MAX_HOURS ?= 1
+# empty means unset, so that a variable given as BUDGET= on the command line is reported and not ignored
+given = $(if $(filter-out file default undefined,$(origin $(1))),$(2)='$($(1))',$(if $($(1)),$(2)='$($(1))'))
+PLAN_OPTIONS = --experiment='$(EXPERIMENT)' $(call given,BUDGET,--budget) $(if $(RESULTS),--results='$(RESULTS)') \
+	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep plan report test lint bench prepare clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## create .venv from requirements.lock (done by the others when missing)
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) from requirements.lock (about 6 GB, a few minutes)"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "paradigm-bench needs Python 3.11 or newer; found $$(python3 --version)" >&2; exit 2; }
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep -E '^(torch|torchvision)==' requirements.lock) -r requirements.lock setuptools wheel
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+sweep: $(READY)  ## train, evaluate and draw: BUDGET=1e20 EXPERIMENT= RESULTS= PARADIGMS= MAX_HOURS=1; repeat to resume
+	@$(BENCH) sweep $(PLAN_OPTIONS) --launcher='$(LAUNCHER)' --max-hours='$(MAX_HOURS)'
+
+plan: $(READY)  ## count every run and estimate its hours; train nothing
+	@$(BENCH) plan $(PLAN_OPTIONS)
+
+report: $(READY)  ## draw figures and report.html again from RESULTS=results/NAME
+	@$(BENCH) report '$(RESULTS)'
+
+test: $(READY)  ## lint, types and tests
+	@$(MAKE) --no-print-directory lint
+	@$(RUN) -m pytest -n 2
+
+lint: $(READY)  ## ruff and mypy
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+bench: $(READY)  ## training and sampling speed of this machine
+	@$(RUN) -m bench.speed
+
+prepare: $(READY)  ## train the instrument's autoencoders and CLIP again (about 50 minutes on one core)
+	@$(BENCH) prepare
+
+clean:  ## remove caches and .venv; results stay
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

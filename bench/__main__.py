@@ -1,0 +1,327 @@
+"""The command line `paradigm-bench`: stages only. Help needs no torch; each stage imports what it uses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+DEFAULT_EXPERIMENT = "shapes"
+
+
+class UserError(Exception):
+    """Something that the user can mend, in one line."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage; a user's error is one line on standard error and exit status 2."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.stage(options) or 0)
+    except (UserError, ValueError) as error:
+        print(f"paradigm-bench: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("paradigm-bench: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All stages and their options."""
+    parser = argparse.ArgumentParser(
+        prog="paradigm-bench",
+        description="Compare image-generation paradigms at equal training FLOPs on one shared backbone.",
+    )
+    stages = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
+
+    def add(name: str, stage: Any, text: str) -> argparse.ArgumentParser:
+        sub = stages.add_parser(name, help=text, description=text)
+        sub.set_defaults(stage=stage)
+        return sub
+
+    for name, stage, text in (
+        ("plan", plan, "count every run of an experiment; print and write plan.csv; train nothing"),
+        ("sweep", sweep, "plan, train, evaluate, tabulate, draw: the whole path; the same command resumes"),
+    ):
+        sub = add(name, stage, text)
+        sub.add_argument("--budget", help="training FLOPs of one run on the top rung, such as 1e20 (default: the experiment's)")
+        sub.add_argument(
+            "--experiment", default=DEFAULT_EXPERIMENT, help="file with a variable EXPERIMENT, or a name in experiments/"
+        )
+        sub.add_argument("--results", type=Path, help="results folder (default: results/NAME-BUDGET)")
+        sub.add_argument("--paradigms", help="comma-separated methods of the experiment to keep")
+        sub.add_argument("--json", action="store_true", help="print the plan as JSON lines instead of a table")
+    sub.add_argument("--max-hours", type=float, default=1.0, help="refuse sweeps estimated above this many hours (default: 1)")
+    sub.add_argument("--launcher", choices=["local"], default="local", help="where runs train (default: local processes)")
+    sub.add_argument("--quiet", action="store_true", help="no progress")
+
+    sub = add("run", run, "train and evaluate one planned run, and the rungs of its trunk below it, in this process")
+    sub.add_argument("results", type=Path)
+    sub.add_argument("run_id")
+    sub = add("evaluate", evaluate, "sample and score trained runs again")
+    sub.add_argument("results", type=Path)
+    sub.add_argument("run_ids", nargs="*", help="default: every trained run")
+    for name, stage, text in (
+        ("table", table, "derive table.csv from the runs' records"),
+        ("plot", report, "draw the figures and the report from table.csv"),
+        ("report", report, "draw the figures and the report from table.csv"),
+        ("status", status, "what is done, failed and missing"),
+    ):
+        add(name, stage, text).add_argument("results", type=Path)
+    add("paradigms", paradigms, "list the known paradigms and where they come from")
+    sub = add("check", check, "run the conformance test on a paradigm")
+    sub.add_argument("name")
+    sub.add_argument("--options", default="{}", help="constructor options as JSON")
+    sub = add("sample", sample, "write a PNG grid of samples for a caption from a trained run")
+    sub.add_argument("run", type=Path, help="folder of the run: results/NAME/runs/RUN_ID")
+    sub.add_argument("caption")
+    sub.add_argument("--num", type=int, default=8, help="images (default: 8)")
+    sub.add_argument("--guidance", type=float, default=2.0, help="guidance scale (default: 2)")
+    sub.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
+    sub.add_argument("--out", type=Path, default=Path("samples.png"), help="file to write (default: samples.png)")
+    sub = add("prepare", prepare, "train the instrument's own autoencoders and CLIP, and measure them")
+    sub.add_argument("world", nargs="?", default="shapes32")
+    sub.add_argument("--part", action="append", help="only this part; may be repeated")
+    sub.add_argument("--measure", action="store_true", help="train nothing; only write the card of measured quality")
+    add("doctor", doctor, "versions, devices, weights and free disk")
+    return parser
+
+
+def load_experiment(name: str) -> Any:
+    """The EXPERIMENT of a file, or of experiments/NAME.py below the current folder or beside the package."""
+    from bench.config import Experiment
+    from bench.registry import nearest
+
+    candidates = [Path(name), Path("experiments") / f"{name}.py", Path(__file__).parent.parent / "experiments" / f"{name}.py"]
+    path = next((p for p in candidates if p.is_file()), None)
+    if path is None:
+        known = sorted({p.stem for c in candidates[1:] for p in c.parent.glob("*.py")})
+        raise UserError(f"no experiment {name!r}; {nearest(Path(name).stem, known)}, or give a Python file")
+    try:
+        found = runpy.run_path(str(path)).get("EXPERIMENT")
+    except Exception as error:
+        raise UserError(f"experiment {path} raises {type(error).__name__}: {error}; fix the file") from error
+    if not isinstance(found, Experiment):
+        raise UserError(f"experiment {path} has no variable EXPERIMENT of type bench.config.Experiment")
+    return found
+
+
+def make(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The plan that the options ask for, and its results folder."""
+    from bench.config import parse_budget
+
+    experiment = load_experiment(options.experiment)
+    budget = parse_budget(options.budget) if options.budget else round(experiment.budget)
+    if options.paradigms:
+        experiment = experiment.select([name.strip() for name in options.paradigms.split(",")])
+    from bench.registry import check_name
+
+    for method in experiment.methods:
+        check_name(method.paradigm)
+    from bench.instrument import Instrument
+    from bench.plan import make_plan
+    from bench.results import Results
+
+    root = options.results or Path("results") / f"{experiment.name}-{budget:.1e}".replace("e+", "e").replace(".0e", "e")
+    return make_plan(experiment, budget, Instrument(experiment.world)), Results(root)
+
+
+def print_plan(made: Any, as_json: bool) -> None:
+    from bench.plan import format_hours
+
+    frame = made.frame
+    if as_json:
+        print(frame.to_json(orient="records", lines=True), end="")
+        return
+    shown = frame[
+        ["method", "width", "depth", "seed", "flops_budget", "num_params", "flops_per_image", "batch_size", "steps"]
+    ].copy()
+    shown["images"], shown["epochs"], shown["hours"] = frame["images_seen"], frame["epochs"], frame["hours"]
+    for name in ("flops_budget", "flops_per_image"):
+        shown[name] = shown[name].map("{:.3e}".format)
+    shown["hours"] = shown["hours"].map("{:.3g}".format)
+    print(shown.to_string(index=False))
+    repeated = int((frame["epochs"] > 4).sum())
+    if repeated:
+        print(f"{repeated} runs see each image more than 4 times: what they show is repetition as well as scale")
+    machine = made.machine
+    print(
+        f"{len(made.runs)} runs on {len(made.trunks)} trunks, BUDGET={made.budget:.3g}: about {format_hours(made.total_hours)} "
+        f"of training on this machine ({machine.device}, {machine.num_workers} at a time, {machine.num_threads} threads each), "
+        "evaluation apart"
+    )
+
+
+def plan(options: argparse.Namespace) -> None:
+    made, results = make(options)
+    print_plan(made, options.json)
+    from bench.results import save_frame
+
+    results.claim(made.identity())
+    save_frame(made.frame, results.plan)
+    print(f"written to {results.plan}", file=sys.stderr)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    made, results = make(options)
+    made.check_hours(options.max_hours)
+    from bench.progress import Display
+    from bench.sweep import run_sweep
+
+    if not options.quiet:
+        print_plan(made, options.json)
+    return 1 if run_sweep(made, results, Display(options.quiet)) else 0
+
+
+def stored_plan(folder: Path) -> Any:
+    import pandas as pd
+
+    from bench.results import Results
+
+    results = Results(folder)
+    if not results.plan.exists():
+        raise UserError(f"{results.plan} does not exist; make it with `paradigm-bench plan --results {folder}`")
+    return results, pd.read_csv(results.plan).to_dict("records")
+
+
+def table(options: argparse.Namespace) -> None:
+    from bench.results import build_table, save_frame
+
+    results, planned = stored_plan(options.results)
+    save_frame(build_table(results, planned), results.table)
+    print(results.table)
+
+
+def report(options: argparse.Namespace) -> None:
+    from bench.report import write_report
+    from bench.results import Results
+
+    results = Results(options.results)
+    write_report(results)
+    print(results.root / "report.html")
+
+
+def status(options: argparse.Namespace) -> None:
+    results, planned = stored_plan(options.results)
+    for row in planned:
+        path = results.run(row["run_id"]) / "run.json"
+        found = json.loads(path.read_text()) if path.exists() else {}
+        error = f"  {found['error']}" if found.get("error") else ""
+        print(f"{found.get('status', 'missing'):10} {row['run_id']}{error}")
+
+
+def run(options: argparse.Namespace) -> int:
+    from bench.progress import Display
+    from bench.results import Results
+    from bench.sweep import run_alone
+
+    return run_alone(Results(options.results), [options.run_id], Display(), train=True)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from bench.progress import Display
+    from bench.results import Results
+    from bench.sweep import run_alone
+
+    return run_alone(Results(options.results), options.run_ids, Display(), train=False)
+
+
+def paradigms(options: argparse.Namespace) -> None:
+    from bench.registry import BUILT_INS, targets
+
+    for name, target in sorted(targets().items()):
+        print(f"{name:16} {target:36} {'built-in' if name in BUILT_INS else 'plugin'}")
+
+
+def check(options: argparse.Namespace) -> int:
+    from bench.registry import load
+    from bench.testing import check_paradigm
+
+    try:
+        extra = json.loads(options.options)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--options must be a JSON object: {error}") from error
+    problems = check_paradigm(load(options.name), **extra)
+    for problem in problems:
+        print(f"{options.name}: {problem}")
+    print(f"{options.name}: {'failed' if problems else 'passes'} the conformance test")
+    return 1 if problems else 0
+
+
+def sample(options: argparse.Namespace) -> None:
+    import torch
+
+    from bench.evaluate.run import save_grid
+    from bench.sweep import load_trained
+
+    if options.num < 1:
+        raise UserError(f"--num must be at least 1, not {options.num}")
+    trained = load_trained(options.run)
+    words = torch.from_numpy(trained.instrument.world.tokenize(options.caption))
+    images = trained.draw(words.expand(options.num, -1), options.guidance, options.seed)
+    save_grid(images, options.out)
+    print(options.out)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    from bench.card import write_card
+    from bench.instrument import Instrument
+    from bench.prepare import PARTS, Recipe, train_parts
+    from bench.progress import Display
+
+    instrument, display = Instrument(options.world), Display()
+    parts = tuple(options.part or PARTS)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise UserError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
+    recipe = Recipe()
+    if not options.measure:
+        train_parts(instrument, recipe, parts, display)
+    if all((instrument.folder / f"{part}.safetensors").exists() for part in PARTS):
+        print(write_card(instrument, recipe, display))
+
+
+def doctor(options: argparse.Namespace) -> int:
+    import importlib.metadata
+    import platform
+    import shutil
+
+    import bench
+
+    if bench.__file__ is None:
+        raise UserError(f"a folder named 'bench' in {os.getcwd()} hides the package; change to another folder")
+    print(f"python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    for name in ("paradigm-bench", "torch", "torchvision", "lightning", "fvcore", "torch-fidelity", "transformers"):
+        try:
+            print(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{name} is missing; install with `make setup`")
+    try:
+        import torchvision  # noqa: F401
+    except (RuntimeError, ImportError) as error:
+        print(
+            f"torchvision does not import ({error}); a CPU build of torch cannot load it: install the pair that "
+            "requirements.lock names"
+        )
+        return 1
+    import torch
+
+    print(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none, runs train on CPU'}")
+    from bench.instrument import WORLDS, Instrument
+    from bench.prepare import PARTS
+
+    for world in WORLDS:
+        for part in PARTS:
+            found = Instrument(world).hash(part)
+            print(f"weights {world} {part}: {found or f'missing; `paradigm-bench prepare {world} --part {part}` makes them'}")
+    print(f"free disk here: {shutil.disk_usage('.').free / 2**30:.1f} GiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

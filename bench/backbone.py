@@ -1,0 +1,180 @@
+"""The one transformer that every paradigm uses: attention blocks and a key-value cache.
+
+Letters: B images, T sequence positions, D width, H heads, E head width (D / H), L blocks.
+
+No embedding, no head, no loss and no knowledge of any paradigm: a sequence goes in and a sequence of the same shape comes
+out. Two hooks serve every paradigm: `causal` with `cache`, and `blocks`, a slice of the stack. Position embeddings belong to
+the paradigms, because the published methods differ in how many tables they add and where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Sizes of the shared stack."""
+
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: int = 4
+    modulation: bool = True
+    """adaLN-Zero by a vector per image (Peebles & Xie 2023, section 3.2); False gives plain pre-norm blocks."""
+    qk_norm: bool = True
+    """RMS normalization of queries and keys per head (Dehghani et al. 2023)."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}; change one of them")
+
+
+def linear(num_inputs: int, num_outputs: int, *, std: float | None = None) -> nn.Linear:
+    """A linear layer with zero bias and Xavier-uniform weights, or normal weights of the given std (0 gives zeros)."""
+    layer = nn.Linear(num_inputs, num_outputs)
+    nn.init.zeros_(layer.bias)
+    if std is None:
+        nn.init.xavier_uniform_(layer.weight)
+    elif std == 0:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.normal_(layer.weight, std=std)
+    return layer
+
+
+def table(num_rows: int, width: int) -> nn.Parameter:
+    """A learned (num_rows, width) table, N(0, 0.02): position, mask-token and null embeddings."""
+    return nn.Parameter(torch.randn(num_rows, width) * 0.02)
+
+
+class KeyValueCache:
+    """Keys and values of the positions seen so far, allocated once, at the first use, for `max_length` positions."""
+
+    def __init__(self, depth: int, max_length: int) -> None:
+        self.depth, self.max_length = depth, max_length
+        self.length = 0
+        self._store: Tensor | None = None  # (2, L, B, H, max_length, E)
+
+    def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, H, T, E) after `length` for one block and return all of its keys and values so far."""
+        if self._store is None:
+            batch, num_heads, _, width = keys.shape
+            self._store = keys.new_zeros(2, self.depth, batch, num_heads, self.max_length, width)
+        end = self.length + keys.shape[2]
+        self._store[0, block, :, :, self.length : end] = keys
+        self._store[1, block, :, :, self.length : end] = values
+        return self._store[0, block, :, :, :end], self._store[1, block, :, :, :end]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through `scaled_dot_product_attention` alone, so that it is counted."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.query_key_value = linear(config.width, 3 * config.width)
+        self.out = linear(config.width, config.width)
+        head = config.width // config.num_heads
+        self.query_scale = nn.Parameter(torch.ones(head)) if config.qk_norm else None
+        self.key_scale = nn.Parameter(torch.ones(head)) if config.qk_norm else None
+
+    def forward(self, x: Tensor, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.query_key_value(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)  # (B, H, T, E)
+        if self.query_scale is not None and self.key_scale is not None:
+            query, key = _rms_norm(query, self.query_scale), _rms_norm(key, self.key_scale)
+        mask = None
+        if cache is not None:
+            if causal and cache.length and length > 1:
+                mask = torch.ones(length, cache.length + length, dtype=torch.bool, device=x.device).tril(cache.length)
+            causal = causal and cache.length == 0  # one new position sees all earlier ones without a mask
+            key, value = cache.extend(block, key, value)
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        return self.out(x.transpose(1, 2).reshape(batch, length, width))
+
+
+def _rms_norm(x: Tensor, scale: Tensor) -> Tensor:
+    """RMS norm over the last axis in x's own dtype, which keeps the fused kernel under autocast."""
+    return F.rms_norm(x, (x.shape[-1],), scale.to(x.dtype), 1e-6)
+
+
+class Block(nn.Module):
+    """x + gate * attention(norm(x)), then x + gate * MLP(norm(x))."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.attention_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=not config.modulation)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=not config.modulation)
+        self.mlp = nn.Sequential(
+            linear(width, config.mlp_ratio * width), nn.GELU(approximate="tanh"), linear(config.mlp_ratio * width, width)
+        )
+        self.modulation = linear(width, 6 * width, std=0) if config.modulation else None
+
+    def forward(self, x: Tensor, vector: Tensor | None, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
+        if self.modulation is None:
+            x = x + self.attention(self.attention_norm(x), causal, cache, block)
+            return x + self.mlp(self.mlp_norm(x))
+        assert vector is not None
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(vector)[:, None].chunk(6, dim=2)
+        x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), causal, cache, block)
+        return x + gate2 * self.mlp(modulate(self.mlp_norm(x), shift2, scale2))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (1 + scale) + shift."""
+    return x * (1 + scale) + shift
+
+
+class Backbone(nn.Module):
+    """The stack and its final norm."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.final_norm = nn.LayerNorm(config.width, eps=1e-6, elementwise_affine=not config.modulation)
+        self.final_modulation = linear(config.width, 2 * config.width, std=0) if config.modulation else None
+
+    def forward(
+        self,
+        x: Tensor,
+        vector: Tensor | None = None,
+        *,
+        causal: bool = False,
+        cache: KeyValueCache | None = None,
+        blocks: slice = slice(None),
+    ) -> Tensor:
+        """Run a slice of the blocks; the final norm follows the last block.
+
+        Args:
+            x: (B, T, D) embedded sequence.
+            vector: (B, D) conditions the blocks by adaLN; needed when the configuration has `modulation`.
+            causal: position i sees positions <= i only.
+            cache: holds earlier positions; x then continues them, and the cache grows by T.
+            blocks: which blocks to run, for paradigms that split the stack.
+
+        Returns:
+            (B, T, D).
+        """
+        if vector is not None:
+            vector = F.silu(vector)
+        for index in range(self.config.depth)[blocks]:
+            x = self.blocks[index](x, vector, causal, cache, index)
+        if cache is not None:
+            cache.length += x.shape[1]
+        if blocks.stop is not None and blocks.stop != self.config.depth:
+            return x
+        x = self.final_norm(x)
+        if self.final_modulation is None:
+            return x
+        assert vector is not None
+        shift, scale = self.final_modulation(vector)[:, None].chunk(2, dim=2)
+        return modulate(x, shift, scale)

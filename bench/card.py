@@ -1,0 +1,194 @@
+"""The card of a world's instrument: how it was made, and its measured quality. Written beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.render import coverage, render, render_captions, render_split
+from bench.data.shapes import SPLITS, Scenes, ShapesWorld
+from bench.evaluate.clip import canonical_tokens
+from bench.evaluate.fidelity import features, frechet_distance
+from bench.evaluate.prompts import verify
+from bench.instrument import Instrument
+from bench.prepare import PARTS, Recipe
+from bench.progress import Display
+from bench.results import write_text
+
+NUM_IMAGES = 10_000
+NUM_AUTOENCODER_IMAGES = 5_000
+
+
+def write_card(instrument: Instrument, recipe: Recipe, display: Display) -> Path:
+    """Measure everything and write card.json; returns its path."""
+    world = instrument.world
+    display.say("measuring the verifier, the autoencoders and CLIP")
+    card = {
+        "world": asdict(world.config),
+        "recipe": asdict(recipe),
+        "sha256_12": {part: instrument.hash(part) for part in PARTS},
+        "verifier": measure_verifier(world, NUM_IMAGES),
+        "autoencoders": {part: measure_autoencoder(instrument, part) for part in PARTS if part != "clip"},
+        "clip": measure_clip(instrument),
+        "torch": torch.__version__,
+    }
+    path = instrument.folder / "card.json"
+    write_text(path, json.dumps(card, indent=1))
+    return path
+
+
+def measure_verifier(world: ShapesWorld, num: int) -> dict[str, Any]:
+    """False rejects on clean renders; false accepts on wrong captions and on broken shapes; each rate over `num` images."""
+    indices = np.arange(num)
+    rejects = {}
+    for split in SPLITS:
+        images, ids = render_split(world, split, indices)
+        rejects[split] = float(1 - verify(world, images, ids).exact.mean())
+    ids = world.caption_ids("test", indices)
+    scenes = world.scenes(ids, indices, "test")
+    wrong = one_word_changed(world, ids, np.random.default_rng(0))
+    accepts = {"one word of the caption changed": float(verify(world, render(world, scenes), wrong).exact.mean())}
+    for name, breaker in BREAKERS.items():
+        accepts[name] = float(verify(world, breaker(world, scenes), ids).exact.mean())
+    return {"num_images_each": num, "false_rejects": rejects, "accepted": accepts}
+
+
+def one_word_changed(world: ShapesWorld, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """For each two-object caption another existing one that differs in exactly one word, (n,) ids."""
+    tokens = world.caption_tokens
+    lookup = {tuple(row): index for index, row in enumerate(tokens)}
+    out = ids.copy()
+    for position, row in enumerate(tokens[ids]):
+        options = []
+        for column in range(len(row)):
+            for word in range(1, len(world.vocabulary)):
+                changed = row.copy()
+                changed[column] = word
+                if word != row[column] and tuple(changed) in lookup:
+                    options.append(lookup[tuple(changed)])
+        out[position] = generator.choice(options)
+    return out
+
+
+def _first_object(
+    world: ShapesWorld, scenes: Scenes, change: Callable[[np.ndarray, np.ndarray], np.ndarray], scale: float
+) -> np.ndarray:
+    """Render the scenes with the first object's mask changed; `change` gets masks (n, H, H) and centers (n, 2)."""
+    config = world.config
+    grid = np.arange(config.resolution, dtype=np.float32) + np.float32(0.5)
+    x = grid[None, None, :] - scenes.center[:, 0, 0, None, None]
+    y = grid[None, :, None] - scenes.center[:, 0, 1, None, None]
+    radius = np.array(config.radii, dtype=np.float32)[scenes.size[:, 0]][:, None, None] * np.float32(scale)
+    angle = scenes.angle[:, 0, None, None]
+    masks = np.stack([coverage(name, x, y, radius, angle) for name in config.shapes])
+    alpha = change(masks[scenes.shape[:, 0], np.arange(len(scenes))], scenes.center[:, 0])[:, None]
+    emptied = scenes.shape.copy()
+    emptied[:, 0] = -1
+    canvas = render(world, Scenes(**{**{n: getattr(scenes, n) for n in scenes.__dataclass_fields__}, "shape": emptied}))
+    color = scenes.rgb[:, 0, :, None, None]
+    return np.rint(canvas + alpha * (color - canvas)).astype(np.uint8)
+
+
+def _cut(masks: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Remove everything right of the center."""
+    columns = np.arange(masks.shape[2])[None, None, :]
+    return np.where(columns + 0.5 < center[:, 0, None, None], masks, 0)
+
+
+def _seam_shift(pixels: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Shift the half below the center sideways."""
+
+    def change(masks: np.ndarray, center: np.ndarray) -> np.ndarray:
+        rows = np.arange(masks.shape[1])[None, :, None]
+        return np.where(rows + 0.5 < center[:, 1, None, None], masks, np.roll(masks, pixels, axis=2))
+
+    return change
+
+
+def _unchanged(masks: np.ndarray, center: np.ndarray) -> np.ndarray:
+    return masks
+
+
+BREAKERS: dict[str, Callable[[ShapesWorld, Scenes], np.ndarray]] = {
+    "first object cut in half": lambda w, s: _first_object(w, s, _cut, 1.0),
+    "lower half of the first object shifted by 1 pixel": lambda w, s: _first_object(w, s, _seam_shift(1), 1.0),
+    "lower half of the first object shifted by 2 pixels": lambda w, s: _first_object(w, s, _seam_shift(2), 1.0),
+    "lower half of the first object shifted by 3 pixels": lambda w, s: _first_object(w, s, _seam_shift(3), 1.0),
+    "first object swollen by 20 % in radius": lambda w, s: _first_object(w, s, _unchanged, 1.2),
+    "first object shrunk by 20 % in radius": lambda w, s: _first_object(w, s, _unchanged, 0.8),
+}
+
+
+@torch.inference_mode()
+def measure_autoencoder(instrument: Instrument, part: str) -> dict[str, Any]:
+    """Verifier accuracy, error and FID of reconstructions of test and held-out renders."""
+    world, model = instrument.world, instrument.autoencoder(part)
+    found: dict[str, Any] = {"num_images_each": NUM_AUTOENCODER_IMAGES, "num_params": sum(p.numel() for p in model.parameters())}
+    for split in ("test", "held_out"):
+        images, ids = render_split(world, split, np.arange(NUM_AUTOENCODER_IMAGES))
+        real = torch.from_numpy(images)
+        rebuilt = torch.cat([model.reconstruct(chunk) for chunk in real.split(500)])
+        found[f"exact_{split}"] = float(verify(world, rebuilt.numpy(), ids).exact.mean())
+        if split == "test":
+            error = (rebuilt.float() - real.float()).square().mean()
+            found["psnr_db"] = float(10 * torch.log10(255**2 / error))
+            other = torch.from_numpy(
+                render_captions(world, world.caption_ids("test", np.arange(NUM_AUTOENCODER_IMAGES)), "test", 10**6)
+            )
+            seen = features(instrument.clip, other)
+            found["fid_reconstructions"] = frechet_distance(features(instrument.clip, rebuilt), seen)
+            found["fid_floor"] = frechet_distance(features(instrument.clip, real), seen)
+            if model.quantizer is not None:
+                found["codes_used"] = len(torch.unique(torch.cat([model.encode(chunk) for chunk in real.split(500)])))
+                found["codes"] = model.config.space.vocabulary
+    return found
+
+
+@torch.inference_mode()
+def measure_clip(instrument: Instrument) -> dict[str, Any]:
+    """How often the true caption beats one with a single wrong word, by word kind; retrieval among 100 captions."""
+    world, clip = instrument.world, instrument.clip
+    tokens = torch.from_numpy(world.caption_tokens)
+
+    def embed(ids: np.ndarray) -> Tensor:
+        return torch.cat(
+            [clip.encode_captions(canonical_tokens(world, tokens[part])) for part in torch.from_numpy(ids).split(500)]
+        )
+
+    found: dict[str, Any] = {"num_images_each": 2000}
+    lookup = {tuple(row): index for index, row in enumerate(world.caption_tokens)}
+    kinds = {"size": (0, 4), "color": (1, 5), "shape": (2, 6), "relation": (3,)}
+    for split in ("test", "held_out"):
+        images, ids = render_split(world, split, np.arange(2000))
+        seen = torch.cat([clip.encode_images(part)[1] for part in torch.from_numpy(images).split(500)])
+        truth = (seen * embed(ids)).sum(1)
+        generator = np.random.default_rng(0)
+        for kind, columns in kinds.items():
+            wrong = []
+            for row in world.caption_tokens[ids]:
+                options = []
+                for column in columns:
+                    for word in range(1, len(world.vocabulary)):
+                        changed = row.copy()
+                        changed[column] = word
+                        if word != row[column] and tuple(changed) in lookup:
+                            options.append(lookup[tuple(changed)])
+                wrong.append(int(generator.choice(options)))
+            found[f"{split}_beats_wrong_{kind}"] = float((truth > (seen * embed(np.array(wrong))).sum(1)).float().mean())
+        swapped = world.caption_tokens[ids][:, [4, 5, 6, 3, 0, 1, 2]]
+        other = np.array([lookup[tuple(row)] for row in swapped])
+        found[f"{split}_beats_swapped_objects"] = float((truth > (seen * embed(other)).sum(1)).float().mean())
+        found[f"{split}_mean_cosine"] = float(truth.mean())
+        distinct = np.unique(ids, return_index=True)[1][:100]
+        scores = seen[distinct] @ embed(ids[distinct]).T
+        found[f"{split}_retrieval_at_1_of_{len(distinct)}"] = float(
+            (scores.argmax(1) == torch.arange(len(distinct))).float().mean()
+        )
+    return found

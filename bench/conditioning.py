@@ -1,0 +1,100 @@
+"""Conditions: captions or classes as tokens, their embedding, dropout for guidance, and classifier-free guidance.
+
+Letters: B images, M condition tokens, F feature channels, D width.
+
+A condition is a short sequence per image, either ids of a learned vocabulary (B, M) int64 or features of a frozen text encoder
+(B, M, F) float32. Every paradigm gets it in the same two forms: a prefix of M embedded tokens, and one pooled vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbone import linear, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionSpace:
+    """What condition tokens are: ids below `vocabulary`, or features with `feature_dim` channels."""
+
+    num_tokens: int
+    vocabulary: int = 0
+    feature_dim: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Condition tokens and, per image, whether they are hidden (the null condition of guidance)."""
+
+    tokens: Tensor  # (B, M) int64 | (B, M, F) float32
+    null: Tensor  # (B,) bool
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> Condition:
+        """Every image conditioned."""
+        return cls(tokens, torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device))
+
+    def __len__(self) -> int:
+        return len(self.null)
+
+    def __getitem__(self, rows: slice) -> Condition:
+        return Condition(self.tokens[rows], self.null[rows])
+
+    def dropped(self, drop: Tensor) -> Condition:
+        """The same with the condition of the images where drop (B,) is True hidden."""
+        return replace(self, null=self.null | drop)
+
+    def to(self, device: torch.device) -> Condition:
+        return Condition(self.tokens.to(device), self.null.to(device))
+
+
+class ConditionEmbedding(nn.Module):
+    """Condition to prefix (B, M, D) and pooled vector (B, D); hidden conditions become a learned null prefix."""
+
+    def __init__(self, space: ConditionSpace, width: int) -> None:
+        super().__init__()
+        self.words: nn.Module
+        if space.vocabulary:
+            self.words = nn.Embedding(space.vocabulary, width)
+            nn.init.normal_(self.words.weight, std=0.02)
+        else:
+            self.words = linear(space.feature_dim, width)
+        self.positions = table(space.num_tokens, width)
+        self.null = table(space.num_tokens, width)
+        self.pool = linear(width, width)
+
+    def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        prefix = torch.where(condition.null[:, None, None], self.null, self.words(condition.tokens))
+        prefix = prefix + self.positions
+        return prefix, self.pool(prefix.sum(1))
+
+
+class Guidance:
+    """Classifier-free guidance with both branches in one batch (Ho & Salimans 2022).
+
+    At scale 1 nothing is doubled, so that it equals no guidance bit for bit.
+    """
+
+    def __init__(self, condition: Condition, scale: float) -> None:
+        self.scale = scale
+        self.active = scale != 1.0
+        hidden = torch.ones_like(condition.null)
+        self.condition = (
+            Condition(torch.cat([condition.tokens, condition.tokens]), torch.cat([condition.null, hidden]))
+            if self.active
+            else condition
+        )
+
+    def double(self, x: Tensor) -> Tensor:
+        """(B, ...) to (2B, ...) when two branches run."""
+        return torch.cat([x, x]) if self.active else x
+
+    def mix(self, out: Tensor, scale: float | None = None) -> Tensor:
+        """(2B, ...) to (B, ...): hidden + scale * (conditioned - hidden)."""
+        if not self.active:
+            return out
+        conditioned, hidden = out.chunk(2)
+        return hidden + (self.scale if scale is None else scale) * (conditioned - hidden)

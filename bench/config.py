@@ -1,0 +1,209 @@
+"""What an experiment is: frozen data that survives a JSON round trip. No torch, no files, no callables.
+
+An experiment is a Python file under `experiments/` with one variable, `EXPERIMENT`. Device, workers and micro-batch are not in
+here: they must not change a result, so they are not part of a run's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One size of the shared backbone."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.width}x{self.depth}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One line of the comparison: a paradigm with its options, learning rates and sampler grid."""
+
+    paradigm: str
+    """Name in the registry."""
+    label: str = ""
+    """How tables and figures call it; empty takes the paradigm's name."""
+    tokenizer: Literal["autoencoder-kl", "autoencoder-fsq"]
+    learning_rates: tuple[float, ...]
+    """One per size of the experiment, or several per size for a learning-rate search (`search=True`)."""
+    options: Mapping[str, Json] = field(default_factory=dict)
+    sampler_steps: int | None = None
+    guidance: tuple[float, ...] = (1.0, 2.0)
+    """Tried on the validation captions; the best is used on the test captions."""
+    temperature: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.label or self.paradigm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Training settings that all methods share."""
+
+    batch_size: int
+    warmup_steps: int = 40
+    cooldown: float = 0.4
+    """Share of each budget over which the rate falls linearly to zero, branched off the constant-rate trunk."""
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = 1.0
+    condition_dropout: float = 0.1
+    ema_relative_width: float = 0.05
+    """Standard deviation of the averaging window as a share of training so far (Karras et al. 2024, power function)."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    num_training_images: int = 65_536
+    """Encoded once into the latent cache; more steps mean further epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured on each trained model."""
+
+    num_samples: int = 1000
+    """Images of the test captions: FID, KID, precision, recall, CLIP score, prompt accuracy."""
+    num_held_out: int = 500
+    """Images of the held-out captions: prompt accuracy only."""
+    num_validation: int = 256
+    """Images per guidance scale tried."""
+    num_reference: int = 5000
+    """Real renders of the test captions."""
+    latency_calls: int = 16
+    """Calls at batch 1; p50 needs 11, p90 needs 64."""
+    throughput_batches: tuple[int, ...] = (64, 256)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A comparison: methods x sizes x budgets x seeds on one data set."""
+
+    name: str
+    world: Literal["shapes32", "shapes64"]
+    methods: tuple[Method, ...]
+    sizes: tuple[Size, ...]
+    budget: float
+    """Default top rung, training FLOPs of one run."""
+    rungs: tuple[float, ...]
+    """Budgets as shares of the top rung, ascending, ending with 1."""
+    num_seeds: tuple[int, ...]
+    """Training seeds at each rung."""
+    recipe: Recipe
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    search: bool = False
+    """A learning-rate search: every rate runs at every size, scored on the validation captions alone."""
+
+    def __post_init__(self) -> None:
+        if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
+            raise ValueError(f"experiment {self.name}: rungs must ascend and end with 1, not {self.rungs}")
+        if len(self.num_seeds) != len(self.rungs):
+            raise ValueError(f"experiment {self.name}: num_seeds needs one number per rung ({len(self.rungs)})")
+        names = [m.name for m in self.methods]
+        if len(set(names)) != len(names):
+            raise ValueError(f"experiment {self.name}: two methods have one label; give each its own: {names}")
+        for method in self.methods:
+            if not self.search and len(method.learning_rates) != len(self.sizes):
+                raise ValueError(f"experiment {self.name}: {method.name} needs one learning rate per size ({len(self.sizes)})")
+
+    def select(self, names: list[str]) -> Experiment:
+        """The same experiment with the named methods only.
+
+        Raises:
+            ValueError: for a name that it does not have.
+        """
+        from dataclasses import replace
+
+        from bench.registry import nearest
+
+        known = {m.name: m for m in self.methods}
+        for name in names:
+            if name not in known:
+                raise ValueError(f"experiment {self.name} has no method {name!r}; {nearest(name, list(known))}")
+        return replace(self, methods=tuple(m for m in self.methods if m.name in names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One trained model: everything that decides its weights and nothing else."""
+
+    method: str
+    paradigm: str
+    paradigm_version: int
+    options: Mapping[str, Json]
+    tokenizer: str
+    tokenizer_hash: str
+    data: str
+    """Name and fingerprint of the training data."""
+    width: int
+    depth: int
+    num_heads: int
+    seed: int
+    learning_rate: float
+    recipe: Recipe
+    flop_rule: str
+    flops_budget: int
+
+    @property
+    def size(self) -> Size:
+        return Size(width=self.width, depth=self.depth, num_heads=self.num_heads)
+
+    @property
+    def trunk_id(self) -> str:
+        """Name of the constant-rate trunk that this run branches off: the same for all budgets."""
+        return self._identifier({**asdict(self), "flops_budget": None}, "trunk")
+
+    @property
+    def run_id(self) -> str:
+        """Readable prefix and hash of the whole configuration. Never parse it."""
+        return self._identifier(asdict(self), f"{self.flops_budget:.1e}".replace("e+", "e"))
+
+    def _identifier(self, content: dict[str, Any], middle: str) -> str:
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.method}-{self.size.name}-s{self.seed}-{middle}-{digest}"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """Inverse of to_json.
+
+        Raises:
+            ValueError: when the text is no run of this version.
+        """
+        try:
+            content = json.loads(text)
+            recipe = content["recipe"]
+            content["recipe"] = Recipe(**{**recipe, "betas": tuple(recipe["betas"])})
+            return cls(**content)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a run of this version of paradigm-bench: {error}") from error
+
+
+def parse_budget(text: str) -> int:
+    """Training FLOPs from text such as "1e20".
+
+    Raises:
+        ValueError: when it is not a finite number of at least 1.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 1:
+        raise ValueError(f"BUDGET must be a number of training FLOPs such as 3e12 or 1e20, not {text!r}")
+    return round(value)

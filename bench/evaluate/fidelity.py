@@ -1,0 +1,162 @@
+"""Fidelity: FID, KID, precision and recall of generated images, by torch-fidelity with the suite's own feature extractor.
+
+Letters: n images, d feature channels.
+
+torch-fidelity computes the metrics; what it does not give, standard errors and the floor, is computed here on the same features
+in float64. Statistics are cached under names that hold the hashes of weights and data, since that cache trusts names alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_fidelity import calculate_metrics, register_feature_extractor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+from bench.evaluate.clip import FEATURE_DIM, ShapesCLIP
+
+JACKKNIFE_BLOCKS = 10
+KID_SUBSETS = 50
+PRECISION_NEIGHBORS = 3
+"""k of precision and recall (Kynkaanniemi et al. 2019)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """Metrics of one set of generated images against the reference."""
+
+    fid: float
+    fid_se: float
+    kid: float
+    kid_se: float
+    precision: float
+    recall: float
+
+
+class ImageSet(Dataset[Tensor]):
+    """uint8 images (n, 3, H, H) one by one, as torch-fidelity wants them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+def register_extractor(clip: ShapesCLIP, weights_hash: str) -> str:
+    """Make the small CLIP's pooled features known to torch-fidelity; returns the extractor's name."""
+    name = f"shapes-clip-{weights_hash}"
+    if name in FEATURE_EXTRACTORS_REGISTRY:
+        return name
+
+    class Extractor(FeatureExtractorBase):
+        def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
+            super().__init__(name, features_list)
+            self.clip = clip
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("pooled",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "pooled"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            return (self.clip.encode_images(images)[0],)
+
+    register_feature_extractor(name, Extractor)
+    return name
+
+
+@torch.inference_mode()
+def features(clip: ShapesCLIP, images: Tensor, batch: int = 256) -> np.ndarray:
+    """Pooled features (n, d) float64."""
+    return torch.cat([clip.encode_images(part)[0] for part in images.split(batch)]).double().numpy()
+
+
+def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Tensor, reference_name: str, cache: Path) -> Fidelity:
+    """All fidelity metrics of generated images (n, 3, H, H) uint8 against real ones.
+
+    Args:
+        reference_name: names the reference's content; it must change whenever the images do.
+        cache: folder for the reference's features.
+
+    Raises:
+        ValueError: for fewer images than the feature has channels, where the covariance would be singular.
+    """
+    if len(images) <= FEATURE_DIM:
+        raise ValueError(f"FID needs more than {FEATURE_DIM} images, not {len(images)}; raise num_samples")
+    with contextlib.redirect_stderr(io.StringIO()):
+        found = calculate_metrics(
+            input1=ImageSet(images),
+            input2=ImageSet(reference),
+            feature_extractor=extractor,
+            fid=True,
+            kid=True,
+            prc=True,
+            kid_subsets=KID_SUBSETS,
+            kid_subset_size=min(len(images), len(reference), 1000),
+            prc_neighborhood=PRECISION_NEIGHBORS,
+            cuda=False,
+            save_cpu_ram=True,
+            batch_size=256,
+            cache_root=str(cache),
+            input2_cache_name=reference_name,
+            verbose=False,
+        )
+    generated, real = features(clip, images), features(clip, reference)
+    return Fidelity(
+        fid=float(found["frechet_inception_distance"]),
+        fid_se=jackknife_error(lambda rows: frechet_distance(generated[rows], real), len(generated)),
+        kid=float(found["kernel_inception_distance_mean"]),
+        kid_se=jackknife_error(lambda rows: kernel_distance(generated[rows], real), len(generated)),
+        precision=float(found["precision"]),
+        recall=float(found["recall"]),
+    )
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Frechet distance of the Gaussians fitted to features (n, d) and (m, d), float64, by symmetric eigenvalues."""
+    mean_a, mean_b = a.mean(0), b.mean(0)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_b @ root), 0, None)).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 of KID (Binkowski et al. 2018); may be negative."""
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    n, m = len(a), len(b)
+    within_a, within_b = kernel(a, a), kernel(b, b)
+    within = (within_a.sum() - np.trace(within_a)) / (n * (n - 1)) + (within_b.sum() - np.trace(within_b)) / (m * (m - 1))
+    return float(within - 2 * kernel(a, b).mean())
+
+
+def jackknife_error(statistic: Callable[[np.ndarray], float], n: int, blocks: int = JACKKNIFE_BLOCKS) -> float:
+    """Delete-one-block jackknife standard error over the generated images; a plain bootstrap would add FID's bias again."""
+    rows = np.arange(n)
+    values = np.array([statistic(rows[rows % blocks != block]) for block in range(blocks)])
+    return float(np.sqrt((blocks - 1) / blocks * ((values - values.mean()) ** 2).sum()))

@@ -1,0 +1,300 @@
+"""FLOPs: the one rule of cost, counted by fvcore on meta tensors.
+
+Letters: B images, T positions, D width, L blocks.
+
+Rule "meta-v1": 1 multiply-add = 2 FLOPs, integers. Matrix products count (linear, convolution, attention, einsum, bmm); norms,
+activations, softmax, lookups, gathers, optimizer and EMA do not. Training = 3 x the counted forward of the loss. Attention is
+billed dense; the exact-causal count is a second number. An operator that is neither billed nor on the free list is an error.
+Nothing is ever counted on CPU or CUDA tensors: attention would be dropped there, or recomputation billed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.conditioning import Condition
+from bench.paradigm import Paradigm
+
+FLOP_RULE = "meta-v1"
+TRAINING_MULTIPLE = 3
+"""Backward costs twice the forward; measured 1.9997 to 1.99996 for DiT-S/2 to XL/2, 1.97 to 1.98 for the diffusion head."""
+FIXED_AFTER = 6
+"""Step seeds that must agree before a plan takes a loss's shapes for fixed; billing watches every step anyway."""
+
+
+class UncountedOperatorError(ValueError):
+    """A model uses an operator that the counter does not know."""
+
+
+FREE_OPERATORS = frozenset(
+    "aten::" + name
+    for name in """
+    abs add add_ arange argmax argsort bitwise_and bitwise_not bitwise_or cat ceil chunk clamp clamp_ clamp_min clamp_min_ clone
+    contiguous copy_ cos cos_ cross_entropy_loss cumprod cumsum detach div div_ dropout embedding empty eq erfinv exp exp_ expand
+    expand_as fill_ flatten floor full full_like gather ge gelu gt index index_add index_copy index_put_ index_select
+    layer_norm le linspace log log_ log_softmax logical_and logical_not logical_or logit lt masked_fill masked_fill_ max maximum
+    mean min minimum movedim mse_loss mul mul_ narrow native_layer_norm ne neg nll_loss normal_ ones ones_like pad permute pow
+    rand rand_like randint randn randn_like randperm reciprocal relu repeat reshape rms_norm rsqrt rsub scatter scatter_ select
+    sigmoid silu silu_ sin slice softmax softplus sort split split_with_sizes sqrt square squeeze stack std sub sub_ sum t tanh
+    tile to topk transpose tril triu type_as unbind unflatten uniform_ unsqueeze var view view_as where zeros zeros_like
+    ScalarImplicit Int Float Bool scalar_tensor lift_fresh alias item resolve_conj resolve_neg erf one_hot multinomial
+    """.split()
+)
+"""Operators that move or transform values element by element; 0 FLOPs by the rule."""
+
+
+def _shape(value: Any) -> list[int]:
+    return list(value.type().sizes())
+
+
+def _product_flops(left: list[int], right: list[int]) -> int:
+    """Multiply-adds of torch.matmul with broadcasting and vectors."""
+    left = [1, *left] if len(left) == 1 else left
+    right = [*right, 1] if len(right) == 1 else right
+    batch = torch.broadcast_shapes(left[:-2], right[:-2])
+    return math.prod(batch) * left[-2] * left[-1] * right[-1]
+
+
+def _matmul(inputs: list[Any], outputs: list[Any]) -> int:
+    return _product_flops(_shape(inputs[0]), _shape(inputs[1]))
+
+
+def _baddbmm(inputs: list[Any], outputs: list[Any]) -> int:
+    return _product_flops(_shape(inputs[1]), _shape(inputs[2]))
+
+
+def _linear(inputs: list[Any], outputs: list[Any]) -> int:
+    return math.prod(_shape(inputs[0])) * _shape(inputs[1])[0]
+
+
+def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
+    """Product of all index sizes: exact for two operands.
+
+    Raises:
+        UncountedOperatorError: for more operands, where the cost depends on the order.
+    """
+    equation = inputs[0].toIValue()
+    operands = list(inputs[1].node().inputs())
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    if len(operands) != 2 or "." in equation:
+        raise UncountedOperatorError(f"einsum {equation!r}: only two operands without '...' are counted; write it as matmul")
+    sizes = {letter: size for term, x in zip(terms, operands, strict=True) for letter, size in zip(term, _shape(x), strict=True)}
+    return math.prod(sizes.values())
+
+
+def _free(inputs: list[Any], outputs: list[Any]) -> int:
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class FlopCount:
+    """FLOPs of one forward pass."""
+
+    dense: int
+    """Attention billed over all pairs."""
+    causal: int
+    """Attention billed over the pairs that a causal mask leaves."""
+
+    def __add__(self, other: FlopCount) -> FlopCount:
+        return FlopCount(self.dense + other.dense, self.causal + other.causal)
+
+
+def count_forward(model: nn.Module, inputs: tuple[Tensor, ...]) -> FlopCount:
+    """Count one forward pass of a model whose parameters and inputs are all on the meta device.
+
+    Raises:
+        UncountedOperatorError: when an operator is neither billed nor free.
+        ValueError: when a tensor is not on the meta device.
+    """
+    tensors = [*model.parameters(), *inputs]
+    if any(t.device.type != "meta" for t in tensors):
+        raise ValueError("FLOPs are counted on the meta device only: build the model under `torch.device('meta')`")
+    discount = 0
+
+    def attention(inputs: list[Any], outputs: list[Any]) -> int:
+        nonlocal discount
+        query, key, value = (_shape(x) for x in inputs[:3])
+        pairs, width = query[-2] * key[-2], query[-1] + value[-1]
+        if inputs[5].toIValue():
+            discount += math.prod(query[:-2]) * width * (pairs - query[-2] * (query[-2] + 1) // 2)
+        return math.prod(query[:-2]) * pairs * width
+
+    analysis = FlopCountAnalysis(model, inputs)
+    handles: dict[str, Callable[[list[Any], list[Any]], int]] = {
+        "aten::scaled_dot_product_attention": attention,
+        "aten::matmul": _matmul,
+        "aten::bmm": _matmul,
+        "aten::mm": _matmul,
+        "aten::baddbmm": _baddbmm,
+        "aten::linear": _linear,
+        "aten::einsum": _einsum,
+        **dict.fromkeys(("aten::layer_norm", "aten::native_layer_norm", "aten::rms_norm", "aten::batch_norm"), _free),
+        **dict.fromkeys(("aten::group_norm", "aten::instance_norm", "aten::adaptive_avg_pool2d"), _free),
+    }
+    analysis.set_op_handle(**handles)
+    with _quiet_tracing():
+        total = int(analysis.total())
+        unknown = set(analysis.unsupported_ops()) - FREE_OPERATORS
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise UncountedOperatorError(
+            f"the FLOP counter does not know {names}; use matmul, linear or scaled_dot_product_attention, "
+            "or add the operator to FREE_OPERATORS in bench/flops.py if it costs nothing"
+        )
+    return FlopCount(2 * total, 2 * (total - discount))
+
+
+@contextmanager
+def _quiet_tracing():  # type: ignore[no-untyped-def]
+    """Silence fvcore's list of skipped operators (ours is an error) and the tracer's remarks about Python numbers."""
+    logger = logging.getLogger("fvcore.nn.jit_analysis")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class LossForward(nn.Module):
+    """A paradigm's loss as a module of tensors, which is what the counters can run."""
+
+    def __init__(self, paradigm: Paradigm) -> None:
+        super().__init__()
+        self.paradigm = paradigm
+
+    def forward(self, tokens: Tensor, condition_tokens: Tensor, null: Tensor) -> Tensor:
+        return self.paradigm.loss(tokens, Condition(condition_tokens, null))[0]
+
+
+def meta_batch(paradigm: Paradigm, batch: int, num_condition_tokens: int, feature_dim: int = 0) -> tuple[Tensor, ...]:
+    """Token, condition and null tensors of the shapes of a training batch, on the meta device."""
+    space = paradigm.space
+    if space.kind == "latents":
+        tokens = torch.empty(batch, space.num_tokens, space.channels, device="meta")
+    else:
+        tokens = torch.empty(batch, space.num_tokens, dtype=torch.int64, device="meta")
+    if feature_dim:
+        words = torch.empty(batch, num_condition_tokens, feature_dim, device="meta")
+    else:
+        words = torch.empty(batch, num_condition_tokens, dtype=torch.int64, device="meta")
+    return tokens, words, torch.empty(batch, dtype=torch.bool, device="meta")
+
+
+class FlopMeter:
+    """Bills every training step by the shapes that ran.
+
+    It watches the inputs of each linear layer of the trained model. A combination of shapes is counted once, on a meta copy
+    under the same random seed, and looked up ever after; a paradigm has no say in it.
+    """
+
+    def __init__(self, meta_paradigm: Paradigm, num_condition_tokens: int, feature_dim: int = 0) -> None:
+        """meta_paradigm: a copy of the trained paradigm on the meta device."""
+        self._meta = LossForward(meta_paradigm)
+        self._condition = (num_condition_tokens, feature_dim)
+        self._counts: dict[tuple[int, ...], FlopCount] = {}
+        self._seen: list[int] = []
+        self._watch(meta_paradigm)
+
+    def _watch(self, model: nn.Module) -> None:
+        def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._seen.append(int(inputs[0].numel()))
+
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.register_forward_pre_hook(record)
+
+    def attach(self, paradigm: Paradigm) -> None:
+        """Start watching the trained model."""
+        self._watch(paradigm)
+
+    def count(self, batch: int, seed: int) -> FlopCount:
+        """Training FLOPs of the step that draws its randomness from `seed`, counted afresh on the meta copy."""
+        self._seen.clear()
+        inputs = meta_batch(self._meta.paradigm, batch, *self._condition)
+        torch.manual_seed(seed)
+        forward = count_forward(self._meta, inputs)
+        count = FlopCount(TRAINING_MULTIPLE * forward.dense, TRAINING_MULTIPLE * forward.causal)
+        self._counts[tuple(self._seen)] = count
+        return count
+
+    def expected(self, seeds: list[int]) -> list[FlopCount]:
+        """Training FLOPs of one image under each step seed; shapes that repeat are counted once.
+
+        The rest is skipped when the first few seeds all run the same shapes.
+        """
+        counts: list[FlopCount] = []
+        inputs = meta_batch(self._meta.paradigm, 1, *self._condition)
+        for seed in seeds:
+            self._seen.clear()
+            torch.manual_seed(seed)
+            with torch.no_grad():
+                self._meta(*inputs)
+            shapes = tuple(self._seen)
+            counts.append(self._counts[shapes] if shapes in self._counts else self.count(1, seed))
+            if len(counts) == FIXED_AFTER and len(self._counts) == 1:
+                break
+        return counts
+
+    def bill(self, batch: int, seed: int) -> FlopCount:
+        """Training FLOPs of the step that just ran on the watched model; call once per step.
+
+        Raises:
+            ValueError: when the meta copy does not run the same shapes under the same seed.
+        """
+        shapes = tuple(self._seen)
+        if shapes not in self._counts:
+            state = torch.get_rng_state()
+            self.count(batch, seed)
+            torch.set_rng_state(state)
+            if shapes not in self._counts:
+                raise ValueError(
+                    "the loss runs other shapes on the meta device than in training under the same seed; draw what decides a "
+                    "shape first, on the CPU, from torch's global generator"
+                )
+        self._seen.clear()
+        return self._counts[shapes]
+
+
+def count_sampling(
+    meta_paradigm: Paradigm,
+    num_condition_tokens: int,
+    feature_dim: int = 0,
+    *,
+    steps: int | None,
+    guidance: float,
+    temperature: float = 1.0,
+) -> int:
+    """FLOPs of sampling one image's tokens, guidance and every step included, by torch's counter on meta tensors.
+
+    Sampling has no fixed graph to trace, so here the referee of `count_forward` counts; on meta the two agree as integers.
+    """
+    _, words, null = meta_batch(meta_paradigm, 1, num_condition_tokens, feature_dim)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        meta_paradigm.sample(
+            Condition(words, null),
+            steps=steps,
+            guidance=guidance,
+            temperature=temperature,
+            generator=torch.Generator(),
+        )
+    return counter.get_total_flops()
+
+
+def num_parameters(model: nn.Module) -> int:
+    """All trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

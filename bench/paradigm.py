@@ -1,0 +1,109 @@
+"""The contract of a paradigm: one class, two methods.
+
+Letters: B images, N tokens, C latent channels, V codes, M condition tokens.
+
+A plugin owns its embedding, its objective and its sampler. Everything else belongs to the harness, so that a plugin cannot
+misstate its own cost: FLOPs, budget, optimizer, EMA, data order, condition dropout, latency, checkpoints, evaluation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbone import Backbone, BackboneConfig
+from bench.conditioning import Condition, ConditionEmbedding, ConditionSpace, Guidance
+
+__all__ = ["Condition", "ConditionSpace", "Guidance", "Paradigm", "TokenSpace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSpace:
+    """What an image's tokens are: a grid of latents with `channels`, or of codes below `vocabulary`."""
+
+    kind: Literal["latents", "codes"]
+    grid: int
+    channels: int = 0
+    vocabulary: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid**2
+
+
+class Paradigm(nn.Module, ABC):
+    """A way to model images as tokens. Subclass it, give the class variables and the two methods.
+
+    Options of a paradigm are keyword-only constructor arguments after the three positional ones, with JSON values.
+    `loss` draws its randomness from torch's global generator, which the harness seeds for every step; a draw that decides a
+    shape must be the first one and be made on the CPU. The harness never calls `loss` with fewer than one image.
+    """
+
+    reads: ClassVar[Literal["latents", "codes"]]
+    """"latents": tokens are (B, N, C) float32, whitened; "codes": (B, N) int64 below the vocabulary."""
+    loss_unit: ClassVar[str]
+    """What one unit of the loss is, for axis labels."""
+    default_steps: ClassVar[int | None]
+    """Sampler steps when none are given; None where the sequence length fixes them."""
+    version: ClassVar[int] = 1
+    """Raise when results change; it is part of the run_id."""
+
+    def __init__(self, backbone: BackboneConfig, space: TokenSpace, conditions: ConditionSpace) -> None:
+        super().__init__()
+        if space.kind != self.reads:
+            name = type(self).__name__
+            raise ValueError(f"{name} reads {self.reads}, not {space.kind}; give it a tokenizer of the other kind")
+        self.space = space
+        self.backbone = Backbone(backbone)
+        self.embed_condition = ConditionEmbedding(conditions, backbone.width)
+
+    @abstractmethod
+    def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training loss.
+
+        Args:
+            tokens: as `reads` says.
+            condition: B conditions, some hidden by the harness.
+
+        Returns:
+            loss per image (B,), positive and finite, and scalars to log.
+        """
+
+    @abstractmethod
+    def sample(
+        self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator
+    ) -> Tensor:
+        """Draw one image's tokens per condition, as `reads` says.
+
+        Args:
+            condition: B conditions.
+            steps: sampler steps; None takes `default_steps`.
+            guidance: classifier-free guidance scale; 1 switches it off.
+            temperature: 1 samples the model as trained, smaller is less diverse.
+            generator: the only source of randomness, on the parameters' device.
+
+        Raises:
+            ValueError: for steps that the method cannot do, or a temperature that is not positive.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(self.parameters()).device
+
+
+def check_sampling(steps: int | None, temperature: float, max_steps: int | None = None) -> None:
+    """Refuse sampler settings that cannot work.
+
+    Raises:
+        ValueError: for fewer than one step, more than max_steps, or a temperature that is not positive.
+    """
+    if steps is not None and (steps < 1 or (max_steps is not None and steps > max_steps)):
+        allowed = "at least 1" if max_steps is None else f"1 to {max_steps}"
+        raise ValueError(f"steps must be {allowed}, not {steps}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")

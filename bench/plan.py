@@ -1,0 +1,306 @@
+"""From an experiment and a budget to the list of runs, their counted FLOPs, steps and estimated hours. Trains nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bench.conditioning import Condition
+from bench.config import Experiment, Method, Run
+from bench.data.cache import step_seed
+from bench.flops import FLOP_RULE, FlopMeter, num_parameters
+from bench.instrument import Instrument
+from bench.paradigm import TokenSpace
+from bench.registry import load
+from bench.train import MIN_STEPS, build_meta, build_paradigm
+
+SHAPE_DRAWS = 64
+"""Step seeds tried to average the cost of a loss whose shapes are random."""
+CALIBRATION_FLOPS = 1.5e9
+CALIBRATION_STEPS = 3
+PLAN_COLUMNS = (
+    "run_id",
+    "trunk_id",
+    "method",
+    "paradigm",
+    "tokenizer",
+    "width",
+    "depth",
+    "num_params",
+    "seed",
+    "learning_rate",
+    "flops_budget",
+    "flops_per_image",
+    "flops_per_image_causal",
+    "batch_size",
+    "steps",
+    "images_seen",
+    "epochs",
+    "hours",
+    "dtype",
+    "flop_rule",
+    "loss_unit",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How many runs train at once here, and with what."""
+
+    device: str
+    num_workers: int
+    num_threads: int
+
+
+def this_machine() -> Machine:
+    """One run per GPU; on CPU one single-threaded process per core (two spinning threads on a shared core collapse)."""
+    if torch.cuda.is_available():
+        return Machine(torch.cuda.get_device_name(), 1, max(1, num_cores() // 2))
+    return Machine("cpu", num_cores(), 1)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run with its counted cost."""
+
+    run: Run
+    method: Method
+    num_params: int
+    flops_per_image: float
+    flops_per_image_causal: float
+    flops_per_second: float
+    num_training_images: int
+    loss_unit: str
+
+    @property
+    def steps(self) -> int:
+        return round(self.run.flops_budget / (self.flops_per_image * self.run.recipe.batch_size))
+
+    def row(self, previous_budget: int) -> dict[str, Any]:
+        """The run's row of plan.csv; its hours hold the trunk since the rung before and its own cooldown."""
+        run = self.run
+        images = self.steps * run.recipe.batch_size
+        trunk = (1 - run.recipe.cooldown) * (run.flops_budget - previous_budget)
+        flops = trunk + run.recipe.cooldown * run.flops_budget
+        return {
+            "run_id": run.run_id,
+            "trunk_id": run.trunk_id,
+            "method": run.method,
+            "paradigm": run.paradigm,
+            "tokenizer": f"{run.tokenizer}@{run.tokenizer_hash}",
+            "width": run.width,
+            "depth": run.depth,
+            "num_params": self.num_params,
+            "seed": run.seed,
+            "learning_rate": run.learning_rate,
+            "flops_budget": run.flops_budget,
+            "flops_per_image": round(self.flops_per_image),
+            "flops_per_image_causal": round(self.flops_per_image_causal),
+            "batch_size": run.recipe.batch_size,
+            "steps": self.steps,
+            "images_seen": images,
+            "epochs": round(images / self.num_training_images, 3),
+            "hours": round(flops / self.flops_per_second / 3600, 5),
+            "dtype": run.recipe.precision,
+            "flop_rule": run.flop_rule,
+            "loss_unit": self.loss_unit,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of an experiment at a budget, grouped by trunk."""
+
+    experiment: Experiment
+    budget: int
+    runs: tuple[PlannedRun, ...]
+    machine: Machine
+
+    @cached_property
+    def trunks(self) -> dict[str, list[PlannedRun]]:
+        """Runs by trunk_id, budgets ascending."""
+        groups: dict[str, list[PlannedRun]] = {}
+        for planned in self.runs:
+            groups.setdefault(planned.run.trunk_id, []).append(planned)
+        return {name: sorted(group, key=lambda p: p.run.flops_budget) for name, group in groups.items()}
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of plan.csv."""
+        rows = []
+        for group in self.trunks.values():
+            budgets = [0, *(p.run.flops_budget for p in group)]
+            rows += [p.row(before) for p, before in zip(group, budgets, strict=False)]
+        return rows
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """plan.csv."""
+        return pd.DataFrame(self.rows, columns=list(PLAN_COLUMNS))
+
+    @property
+    def total_hours(self) -> float:
+        """Training hours on this machine with all its workers busy."""
+        return float(self.frame["hours"].sum()) / self.machine.num_workers
+
+    def identity(self) -> dict[str, object]:
+        """What a results folder belongs to, and all that `run` and `evaluate` need to do a part of it."""
+        experiment = self.experiment
+        return {
+            "name": experiment.name,
+            "budget": self.budget,
+            "world": experiment.world,
+            "methods": {m.name: asdict(m) for m in experiment.methods},
+            "evaluation": asdict(experiment.evaluation),
+            "runs": {p.run.run_id: asdict(p.run) for p in self.runs},
+        }
+
+    def check_hours(self, max_hours: float) -> None:
+        """Refuse a sweep that this machine cannot finish in time.
+
+        Raises:
+            ValueError: naming the estimate, the largest budget that fits, and what overrides it.
+        """
+        if self.total_hours > max_hours:
+            fits = self.budget * max_hours / self.total_hours
+            digits = 10 ** (math.floor(math.log10(fits)) - 1)
+            raise ValueError(
+                f"BUDGET={self.budget:.3g} needs about {format_hours(self.total_hours)} of training on this machine "
+                f"({self.machine.device}, {self.machine.num_workers} at a time), more than MAX_HOURS={max_hours:g}; the largest "
+                f"budget that fits is about BUDGET={math.floor(fits / digits) * digits:.2g}; MAX_HOURS=... overrides"
+            )
+
+
+def format_hours(hours: float) -> str:
+    """Minutes, hours, days or years, whichever reads best."""
+    for limit, unit, scale in ((1, "minutes", 60), (72, "hours", 1), (24 * 1000, "days", 1 / 24)):
+        if hours < limit:
+            return f"{hours * scale:.3g} {unit}"
+    return f"{hours / 24 / 365.25:.3g} years"
+
+
+def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Plan:
+    """Count every run of the experiment and calibrate this machine's speed.
+
+    Raises:
+        ValueError: for an unknown paradigm, impossible options, or a budget whose lowest rung has too few steps.
+    """
+    machine = this_machine()
+    torch.set_num_threads(machine.num_threads)
+    runs: list[PlannedRun] = []
+    for method in experiment.methods:
+        rate = None
+        for index, _size in enumerate(experiment.sizes):
+            rates = method.learning_rates if experiment.search else (method.learning_rates[index],)
+            template = _run(experiment, method, index, 0, rates[0], budget, instrument)
+            cost = count_run(template, instrument.space(method.tokenizer), instrument)
+            rate = calibrate(template, instrument.space(method.tokenizer), instrument, cost.dense) if rate is None else rate
+            for share, num_seeds in zip(experiment.rungs, experiment.num_seeds, strict=True):
+                for seed in range(num_seeds):
+                    for learning_rate in rates:
+                        run = _run(experiment, method, index, seed, learning_rate, round(budget * share), instrument)
+                        runs.append(
+                            PlannedRun(
+                                run=run,
+                                method=method,
+                                num_params=cost.num_params,
+                                flops_per_image=cost.dense,
+                                flops_per_image_causal=cost.causal,
+                                flops_per_second=rate,
+                                num_training_images=experiment.recipe.num_training_images,
+                                loss_unit=load(method.paradigm).loss_unit,
+                            )
+                        )
+    _check_steps(runs, budget)
+    return Plan(experiment, budget, tuple(runs), machine)
+
+
+def _run(
+    experiment: Experiment, method: Method, size: int, seed: int, learning_rate: float, budget: int, instrument: Instrument
+) -> Run:
+    shape = experiment.sizes[size]
+    return Run(
+        method=method.name,
+        paradigm=method.paradigm,
+        paradigm_version=load(method.paradigm).version,
+        options=method.options,
+        tokenizer=method.tokenizer,
+        tokenizer_hash=instrument.hash(method.tokenizer),
+        data=f"{instrument.world.config.name}@{instrument.world.fingerprint}",
+        **asdict(shape),
+        seed=seed,
+        learning_rate=learning_rate,
+        recipe=experiment.recipe,
+        flop_rule=FLOP_RULE,
+        flops_budget=budget,
+    )
+
+
+def _check_steps(runs: list[PlannedRun], budget: int) -> None:
+    """Refuse budgets that cannot be met to 1 %."""
+
+    def least(planned: PlannedRun) -> float:
+        """Top budget at which this run gets MIN_STEPS."""
+        step = planned.flops_per_image * planned.run.recipe.batch_size
+        return MIN_STEPS * step * budget / planned.run.flops_budget
+
+    worst = max(runs, key=least)
+    if worst.steps < MIN_STEPS:
+        raise ValueError(
+            f"BUDGET is too small: {worst.run.method} at {worst.run.size.name} gets {worst.steps} steps at its lowest rung "
+            f"({worst.run.flops_budget:.3g} FLOPs), {MIN_STEPS} are needed; use BUDGET={least(worst) * 1.05:.2g} or more"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """Mean training cost per image."""
+
+    num_params: int
+    dense: float
+    causal: float
+
+
+def count_run(run: Run, space: TokenSpace, instrument: Instrument) -> RunCost:
+    """Training FLOPs per image, averaged over the shapes that the first steps draw."""
+    conditions = instrument.conditions
+    meta = build_meta(run, space, conditions)
+    meter = FlopMeter(meta, conditions.num_tokens, conditions.feature_dim)
+    seeds = [step_seed(run.seed, step, "loss") for step in range(SHAPE_DRAWS)]
+    counts = meter.expected(seeds)
+    return RunCost(num_parameters(meta), sum(c.dense for c in counts) / len(counts), sum(c.causal for c in counts) / len(counts))
+
+
+def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_image: float) -> float:
+    """Training FLOP/s of one worker here: the fastest of a few real forward and backward passes."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = max(1, min(run.recipe.batch_size, math.ceil(CALIBRATION_FLOPS / flops_per_image)))
+    with torch.device(device):
+        paradigm = build_paradigm(run, space, instrument.conditions)
+        words = torch.ones(batch, instrument.conditions.num_tokens, dtype=torch.int64)
+        if space.kind == "latents":
+            tokens = torch.randn(batch, space.num_tokens, space.channels)
+        else:
+            tokens = torch.randint(space.vocabulary, (batch, space.num_tokens))
+    seconds = []
+    for _ in range(CALIBRATION_STEPS):
+        start = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
+            loss, _ = paradigm.loss(tokens, Condition.of(words))
+        loss.mean().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return flops_per_image * batch / min(seconds)

@@ -1,0 +1,166 @@
+"""`paradigm-bench prepare`: train the instrument's own networks (the twin autoencoders and the small CLIP) and its card.
+
+Everything is seeded and step-indexed, so the recipe below and the seed name the weights. They ship with the package, so that
+numbers compare between machines; training them again on another machine gives a different hash and a different protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.data.render import render, render_split
+from bench.data.shapes import ShapesWorld
+from bench.evaluate.clip import ShapesCLIP, canonical_tokens
+from bench.instrument import Instrument
+from bench.progress import Display
+from bench.tokenizers.autoencoder import Autoencoder, AutoencoderConfig
+
+PARTS = ("autoencoder-kl", "autoencoder-fsq", "clip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the three networks are trained; written into the card."""
+
+    seed: int = 0
+    autoencoder_steps: int = 12_000
+    autoencoder_batch_images: int = 32
+    autoencoder_learning_rate: float = 2e-3
+    kl_weight: float = 1e-2
+    """Times the KL divergence per pixel (nats), beside the squared error of pixels in [-1, 1]."""
+    absolute_error_weight: float = 0.1
+    clip_steps: int = 4_000
+    clip_batch_pairs: int = 128
+    clip_learning_rate: float = 1e-3
+
+
+Progress = Callable[[int], None]
+
+
+def _schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: int = 100) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then a cosine to zero."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))),
+    )
+
+
+def _train(model: nn.Module, loss: Callable[[int], Tensor], rate: float, steps: int, progress: Progress) -> None:
+    """The one optimization loop of this page: Adam on `loss(step)`."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    schedule = _schedule(optimizer, steps)
+    for step in range(steps):
+        value = loss(step)
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 99 or step == steps - 1:
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"loss is {float(value.detach())} at step {step}; lower the learning rate of the recipe")
+            progress(step + 1)
+
+
+def train_autoencoder(world: ShapesWorld, config: AutoencoderConfig, recipe: Recipe, progress: Progress) -> Autoencoder:
+    """Train one twin on fresh renders of training captions; whitening statistics are measured on 8,192 of them."""
+    torch.manual_seed(recipe.seed)
+    model = Autoencoder(config)
+    batch = recipe.autoencoder_batch_images
+    num_pixels = 3 * config.resolution**2
+
+    def loss(step: int) -> Tensor:
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        images, _ = render_split(world, "train", np.arange(step * batch, (step + 1) * batch))
+        pixels = torch.from_numpy(images)
+        raw = model.encode_raw(pixels)
+        penalty = torch.zeros(())
+        if model.quantizer is None:
+            mean, log_variance = raw.chunk(2, dim=2)
+            log_variance = log_variance.clamp(-20.0, 10.0)
+            latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+            divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum((1, 2)).mean()
+            penalty = recipe.kl_weight * divergence / num_pixels
+        else:
+            latents = model.quantizer(raw)[0]
+        difference = model.decode_raw(latents) - (pixels.float() / 127.5 - 1.0)
+        return difference.square().mean() + recipe.absolute_error_weight * difference.abs().mean() + penalty
+
+    _train(model, loss, recipe.autoencoder_learning_rate, recipe.autoencoder_steps, progress)
+    model.eval().requires_grad_(False)
+    if model.quantizer is None:
+        images, _ = render_split(world, "train", np.arange(8192))
+        mean, log_variance = model.encode_raw(torch.from_numpy(images)).chunk(2, dim=2)
+        model.shift.copy_(mean.mean((0, 1)))
+        model.scale.copy_((mean.var((0, 1)) + log_variance.exp().mean((0, 1))).sqrt())
+    return model
+
+
+def train_clip(world: ShapesWorld, recipe: Recipe, progress: Progress) -> ShapesCLIP:
+    """Train the small CLIP with the symmetric contrastive loss on batches of distinct captions of every split.
+
+    It is a measuring device, so it sees held-out combinations too: otherwise it could not score them.
+    """
+    torch.manual_seed(recipe.seed + 1)
+    model = ShapesCLIP(world.config.resolution, world.vocabulary)
+    tokens = torch.from_numpy(world.caption_tokens)
+    two_objects = np.flatnonzero(world.caption_tokens[:, 3] != 0)
+    batch = recipe.clip_batch_pairs
+
+    def loss(step: int) -> Tensor:
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        generator = np.random.default_rng([recipe.seed, step])
+        ids = generator.choice(two_objects, batch, replace=False)
+        ids[batch // 2 :] = _hard_negatives(world, ids[: batch // 2], generator)
+        ids = np.unique(ids)
+        indices = np.arange(step * batch, step * batch + len(ids)) + 10_000_000
+        images = torch.from_numpy(render(world, world.scenes(ids, indices, "train")))
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = model.encode_images(images)[1]
+            read = model.encode_captions(canonical_tokens(world, tokens[ids]))
+        logits = model.model.logit_scale.exp().clamp(max=100.0) * (seen.float() @ read.float().T)
+        labels = torch.arange(len(ids))
+        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+    _train(model, loss, recipe.clip_learning_rate, recipe.clip_steps, progress)
+    return model.eval().requires_grad_(False)
+
+
+def _hard_negatives(world: ShapesWorld, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """For each caption one that differs in one word, or in the order of its objects."""
+    tokens = world.caption_tokens[ids].copy()
+    lookup = {tuple(row): index for index, row in enumerate(world.caption_tokens)}
+    groups = [world.config.sizes, world.config.colors, world.config.shapes]
+    relations = [r.removesuffix(" of") for r in world.config.relations]
+    for row in tokens:
+        column = int(generator.integers(0, 8))
+        if column == 7:
+            row[:] = np.concatenate([row[4:], row[3:4], row[:3]])
+            continue
+        words = relations if column == 3 else groups[(column - (column > 3)) % 3]
+        row[column] = world.vocabulary.index(str(generator.choice(list(words))))
+    return np.array([lookup.get(tuple(row), ids[i]) for i, row in enumerate(tokens)])
+
+
+def train_parts(instrument: Instrument, recipe: Recipe, parts: tuple[str, ...], display: Display) -> None:
+    """Train the named parts and write their weights into the instrument's folder, each file whole or not at all."""
+    instrument.folder.mkdir(parents=True, exist_ok=True)
+    world = instrument.world
+    for part in parts:
+        steps = recipe.clip_steps if part == "clip" else recipe.autoencoder_steps
+        target = instrument.folder / f"{part}.safetensors"
+        temporary = target.with_suffix(".partial")
+        with display.stage(f"training {part}", steps, "steps") as update:
+            if part == "clip":
+                train_clip(world, recipe, update).save(temporary)
+            else:
+                train_autoencoder(world, instrument.autoencoder_config(part), recipe, update).save(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(target)

@@ -1,0 +1,215 @@
+"""The results folder: where each stage writes, and the table that is derived from it. No torch.
+
+    results/<name>/experiment.json plan.csv table.csv report.html figures/
+    results/<name>/runs/<run_id>/run.json metrics.jsonl evals.jsonl weights.safetensors samples.png
+    results/<name>/trunks/<trunk_id>/  checkpoints to branch from
+    results/<name>/cache/              latents, reference features
+
+JSONL is the truth, appended and flushed; `table.csv` is derived, one row per run and sampler setting. Missing is empty, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SCHEMA_VERSION = 1
+
+COLUMNS: dict[str, str] = {
+    "run_id": "readable prefix and hash of the whole training configuration",
+    "method": "line of the comparison: the paradigm, or its labelled variant",
+    "paradigm": "name in the registry",
+    "tokenizer": "autoencoder, with the first 12 digits of its weights' SHA-256",
+    "width": "backbone width",
+    "depth": "backbone blocks",
+    "num_params": "trainable parameters, all of them",
+    "seed": "training seed",
+    "flops_budget": "training FLOPs that the run was given",
+    "flops_spent": "training FLOPs billed by the shapes that ran; within 1 % of the budget",
+    "flops_spent_causal": "the same with causal attention billed over the visible pairs only",
+    "flops_per_image": "mean training FLOPs per image seen, dense attention",
+    "flops_per_image_causal": "the same with causal attention billed over the visible pairs only",
+    "images_seen": "training images, repetitions included",
+    "epochs": "images_seen over the training set's size",
+    "steps": "optimizer steps",
+    "batch_size": "global batch, images",
+    "learning_rate": "peak rate",
+    "loss": "training loss of the last logged step, in the method's own unit",
+    "loss_unit": "unit of loss; losses of different units do not compare",
+    "split": "captions that were sampled: validation (guidance is chosen there) or test",
+    "ema": "whether averaged weights were used",
+    "sampler_steps": "sampler steps; empty where the sequence fixes them",
+    "guidance": "classifier-free guidance scale",
+    "temperature": "sampling temperature",
+    "num_samples": "generated images behind the quality columns",
+    "num_reference": "real images behind fid, kid, precision, recall",
+    "sample_seed": "seed of the sampler",
+    "fid": "Frechet distance in the suite's CLIP features; not comparable with Inception FID",
+    "fid_se": "jackknife standard error over generated images, one training seed",
+    "fid_floor": "fid of as many real images against the reference",
+    "fid_autoencoder": "fid of as many real images after the autoencoder's round trip",
+    "kid": "kernel distance in the same features; unbiased, may be negative",
+    "kid_se": "jackknife standard error",
+    "precision": "share of generated images inside the real manifold, k = 3",
+    "recall": "share of real images inside the generated manifold, k = 3",
+    "clip_score": "mean cosine of image and caption in the suite's CLIP",
+    "clip_score_se": "standard error of the mean",
+    "prompt_accuracy": "share of images that obey every word of unseen captions of seen pairs, by the exact verifier",
+    "prompt_accuracy_se": "binomial standard error, one training seed",
+    "prompt_accuracy_attributes": "mean share of count, shape, color, size and relation that hold",
+    "prompt_accuracy_heldout": "prompt_accuracy on captions with a (shape, color) pair that training never showed",
+    "prompt_accuracy_heldout_se": "binomial standard error",
+    "prompt_accuracy_ceiling": "prompt_accuracy of the autoencoder's reconstructions of real images",
+    "flops_per_sample": "FLOPs to sample one image's tokens, guidance included, autoencoder excluded",
+    "flops_per_decode": "FLOPs of the autoencoder's decoder per image",
+    "latency_ms_b1_p50": "milliseconds per image at batch 1, median, decoding included",
+    "latency_ms_b1_p90": "90th percentile; empty below 64 calls",
+    "images_per_s": "sampling throughput at its best batch",
+    "images_per_s_batch": "that batch",
+    "peak_memory_bytes": "peak of the process (CPU) or of the GPU while sampling",
+    "train_seconds": "wall seconds of training, trunk included",
+    "evaluation_seconds": "wall seconds of sampling and scoring this row",
+    "device": "what it ran on",
+    "num_threads": "torch threads",
+    "dtype": "training precision",
+    "flop_rule": "version of the FLOP rule",
+    "protocol": "hash of data, evaluator weights and evaluation settings; rows compare only within one",
+    "git_sha": "commit of the code",
+    "timestamp": "UTC, end of the row",
+    "status": "done, failed or missing",
+    "error": "first line of the error of a failed run",
+}
+
+
+class Results:
+    """Paths of one results folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.csv"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.csv"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def experiment(self) -> Path:
+        return self.root / "experiment.json"
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def trunk(self, trunk_id: str) -> Path:
+        return self.root / "trunks" / trunk_id
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Make the folder this experiment's, or check that it is.
+
+        Raises:
+            ValueError: when it holds another experiment, or cannot be written.
+        """
+        text = json.dumps(identity, indent=1, sort_keys=True)
+        if self.experiment.exists():
+            found = json.loads(self.experiment.read_text())
+            if found != json.loads(text):
+                theirs = f"{found.get('name')} at BUDGET={found.get('budget')}"
+                raise ValueError(
+                    f"{self.root} holds another experiment or budget ({theirs}, not {identity['name']} at "
+                    f"BUDGET={identity['budget']}); give RESULTS another folder"
+                )
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.experiment, text)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to {self.root}: {error.strerror}; give RESULTS a folder that you may write"
+            ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line, flushed."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All records of a JSONL file; a line cut off by a kill is dropped."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def save_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV; missing cells are empty."""
+    write_text(path, frame.to_csv(index=False))
+
+
+def build_table(results: Results, plan: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Derive the table from the runs' records: evaluated rows, failed runs, and planned runs that are missing."""
+    rows: list[dict[str, Any]] = []
+    for planned in plan:
+        folder = results.run(planned["run_id"])
+        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+        base = {**planned, **record.get("training", {}), "status": record.get("status", "missing"), "error": record.get("error")}
+        evaluations = read_lines(folder / "evals.jsonl") if base["status"] == "done" else []
+        rows += [{**base, **evaluation} for evaluation in evaluations] or [base]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame
+
+
+def load_table(folder: str | Path) -> pd.DataFrame:
+    """The results table of a folder as a DataFrame with the columns of COLUMNS.
+
+    Raises:
+        ValueError: when there is no table, or it lacks columns.
+    """
+    path = Path(folder) / "table.csv"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; run `make sweep RESULTS={folder}` first")
+    frame = pd.read_csv(path)
+    lacking = [name for name in COLUMNS if name not in frame.columns]
+    if lacking:
+        raise ValueError(f"{path} lacks the columns {', '.join(lacking)}; rebuild it with `paradigm-bench table {folder}`")
+    return frame
+
+
+def test_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Finished rows on the test captions."""
+    return frame[(frame["status"] == "done") & (frame["split"] == "test")]

@@ -1,0 +1,148 @@
+"""`check_paradigm(cls)`: the public conformance test that every plugin should pass. Runs on CPU in seconds.
+
+Each finding is one sentence. It checks the contract, not the quality of the images.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.backbone import BackboneConfig
+from bench.conditioning import Condition, ConditionSpace
+from bench.flops import FlopMeter, UncountedOperatorError, count_sampling
+from bench.paradigm import Paradigm, TokenSpace
+
+BATCH = 8
+BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)
+CONDITIONS = ConditionSpace(num_tokens=3, vocabulary=11)
+SPACES = {
+    "latents": TokenSpace(kind="latents", grid=3, channels=4),
+    "codes": TokenSpace(kind="codes", grid=3, vocabulary=32),
+}
+LEARNING_STEPS = 60
+
+
+def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Condition]:
+    """Random tokens and conditions of a space."""
+    generator = torch.Generator().manual_seed(seed)
+    if space.kind == "latents":
+        tokens = torch.randn(batch, space.num_tokens, space.channels, generator=generator)
+    else:
+        tokens = torch.randint(space.vocabulary, (batch, space.num_tokens), generator=generator)
+    words = torch.randint(1, CONDITIONS.vocabulary, (batch, CONDITIONS.num_tokens), generator=generator)
+    return tokens, Condition.of(words)
+
+
+def build(cls: type[Paradigm], **options: object) -> Paradigm:
+    """A tiny seeded instance."""
+    torch.manual_seed(0)
+    return cls(BACKBONE, SPACES[cls.reads], CONDITIONS, **options)
+
+
+def learn(paradigm: Paradigm, tokens: Tensor, condition: Condition, steps: int = LEARNING_STEPS) -> tuple[float, float]:
+    """Mean loss over the first and the last tenth of `steps` Adam steps on one batch, its last condition hidden."""
+    condition = condition.dropped(torch.arange(len(condition)) == len(condition) - 1)
+    optimizer = torch.optim.Adam(paradigm.parameters(), lr=3e-3)
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        loss = paradigm.loss(tokens, condition)[0].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    tenth = max(1, steps // 10)
+    return sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+
+
+def draw(paradigm: Paradigm, condition: Condition, *, guidance: float = 1.0, seed: int = 0) -> Tensor:
+    """Samples with a seeded generator."""
+    with torch.no_grad():
+        return paradigm.sample(
+            condition, steps=None, guidance=guidance, temperature=1.0, generator=torch.Generator().manual_seed(seed)
+        )
+
+
+def check_paradigm(cls: type[Paradigm], **options: object) -> list[str]:
+    """Test a paradigm class against the contract.
+
+    Args:
+        options: keyword arguments for the constructor.
+
+    Returns:
+        What is wrong, a sentence each; empty when it conforms.
+    """
+    for name in ("reads", "loss_unit", "default_steps"):
+        if not hasattr(cls, name):
+            return [f"class variable {name!r} is missing"]
+    if cls.reads not in SPACES:
+        return [f"reads is {cls.reads!r}; it must be 'latents' or 'codes'"]
+    paradigm = build(cls, **options)
+    tokens, condition = example_batch(paradigm.space)
+    problems = _check_loss(paradigm, tokens, condition)
+    if problems:
+        return problems
+    try:
+        with torch.device("meta"):
+            meta = build(cls, **options)
+        FlopMeter(meta, CONDITIONS.num_tokens).count(BATCH, 0)
+        count_sampling(meta, CONDITIONS.num_tokens, steps=None, guidance=2.0)
+    except (UncountedOperatorError, NotImplementedError, RuntimeError) as error:
+        problems.append(f"its FLOPs cannot be counted on the meta device: {str(error).splitlines()[0]}")
+    before, after = learn(paradigm, tokens, condition)
+    if not after < 0.95 * before:
+        problems.append(f"{LEARNING_STEPS} steps on one batch do not reduce the loss ({before:.4g} to {after:.4g})")
+    missing = [name for name, p in paradigm.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    if missing:
+        problems.append(f"parameters without gradient after training: {', '.join(missing)}")
+    return problems + _check_samples(paradigm.eval(), condition)
+
+
+def _check_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> list[str]:
+    torch.manual_seed(0)
+    loss, scalars = paradigm.loss(tokens, condition)
+    torch.manual_seed(0)
+    again = paradigm.loss(tokens, condition)[0]
+    problems = []
+    if loss.shape != (BATCH,):
+        return [f"loss has shape {tuple(loss.shape)}; it must be one value per image, ({BATCH},)"]
+    if not torch.isfinite(loss).all():
+        problems.append("loss is not finite on random tokens")
+    elif not (loss > 0).all():
+        problems.append("loss is not positive on random tokens at initialization")
+    if not torch.equal(loss, again):
+        problems.append("loss differs between two calls under the same torch seed")
+    if not all(isinstance(value, Tensor) and value.ndim == 0 for value in scalars.values()):
+        problems.append("the second return value of loss must map names to scalar tensors")
+    return problems
+
+
+def shake(paradigm: Paradigm) -> None:
+    """Add noise to every parameter: layers that start at zero would hide what the network reads."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in paradigm.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def _check_samples(paradigm: Paradigm, condition: Condition) -> list[str]:
+    shake(paradigm)
+    space, first = paradigm.space, draw(paradigm, condition)
+    shape = (BATCH, space.num_tokens, space.channels) if space.kind == "latents" else (BATCH, space.num_tokens)
+    if tuple(first.shape) != shape:
+        return [f"samples have shape {tuple(first.shape)}; they must have {shape}"]
+    problems = []
+    if space.kind == "codes" and (first.dtype != torch.int64 or int(first.min()) < 0 or int(first.max()) >= space.vocabulary):
+        problems.append(f"samples must be int64 codes in 0..{space.vocabulary - 1}")
+    if space.kind == "latents" and not torch.isfinite(first).all():
+        problems.append("samples are not finite")
+    if not torch.equal(first, draw(paradigm, condition)):
+        problems.append("sampling twice with equal generators gives different tokens")
+    if torch.equal(first, draw(paradigm, condition, seed=1)):
+        problems.append("sampling ignores the generator")
+    other = Condition.of(condition.tokens.flip(0))
+    if torch.equal(first, draw(paradigm, other)):
+        problems.append("sampling ignores the condition")
+    if torch.equal(first, draw(paradigm, condition, guidance=4.0)):
+        problems.append("sampling ignores guidance")
+    return problems

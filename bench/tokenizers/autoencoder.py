@@ -1,0 +1,167 @@
+"""The twin image autoencoders: one trunk, a continuous (KL) or a discrete (FSQ) bottleneck on the same token grid.
+
+Letters: B images, N tokens, C latent channels, D trunk width, P patch side, H resolution.
+
+Pixels enter and leave as (B, 3, H, H) uint8. Tokens are what the paradigms read: whitened latents (B, N, C) float32 or codes
+(B, N) int64. The trunk's weights differ between the twins; its shape, data and training do not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ
+
+from bench.paradigm import TokenSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Sizes of one twin; the pair differs in `bottleneck` alone."""
+
+    bottleneck: Literal["kl", "fsq"]
+    resolution: int = 32
+    patch: int = 8
+    width: int = 128
+    num_decoder_blocks: int = 3
+    channels: int = 16
+    """Continuous latent channels per token (kl)."""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Quantization levels per channel (fsq); their product, 1,000, is the number of codes (Mentzer et al. 2023, table 1)."""
+
+    @property
+    def grid(self) -> int:
+        return self.resolution // self.patch
+
+    @property
+    def space(self) -> TokenSpace:
+        """What the paradigms read."""
+        if self.bottleneck == "fsq":
+            return TokenSpace(kind="codes", grid=self.grid, vocabulary=math.prod(self.levels))
+        return TokenSpace(kind="latents", grid=self.grid, channels=self.channels)
+
+
+class ResidualMLP(nn.Module):
+    """x + MLP(LayerNorm(x)) over the last axis, expansion 2."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class GridConvolution(nn.Module):
+    """x + 3x3 convolution over the token grid: lets neighboring patches agree on what crosses their seam."""
+
+    def __init__(self, width: int, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return x + F.gelu(self.convolution(image)).flatten(2).transpose(1, 2)
+
+
+class Autoencoder(nn.Module):
+    """Patch encoder, bottleneck, patch decoder.
+
+    The encoder sees one patch at a time, so that a token says what is in its patch and no more; an encoder that mixed neighbors
+    reconstructed as well, but every paradigm learned its tokens far more slowly (docs/log.md). The decoder mixes neighbors.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, pixels = config, 3 * config.patch**2
+        bottleneck = 2 * c.channels if c.bottleneck == "kl" else len(c.levels)
+        latent = c.channels if c.bottleneck == "kl" else len(c.levels)
+        self.encoder = nn.Sequential(
+            nn.Linear(pixels, c.width),
+            ResidualMLP(c.width),
+            ResidualMLP(c.width),
+            nn.LayerNorm(c.width),
+            nn.Linear(c.width, bottleneck),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, c.width),
+            GridConvolution(c.width, c.grid),
+            ResidualMLP(c.width),
+            GridConvolution(c.width, c.grid),
+            *(ResidualMLP(c.width) for _ in range(c.num_decoder_blocks - 1)),
+            nn.LayerNorm(c.width),
+            nn.Linear(c.width, pixels),
+        )
+        self.quantizer = FSQ(levels=list(c.levels)) if c.bottleneck == "fsq" else None
+        self.register_buffer("shift", torch.zeros(latent))
+        self.register_buffer("scale", torch.ones(latent))
+
+    def encode_moments(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, H, H) to whitened mean and standard deviation (B, N, 2C) float32 (kl)."""
+        mean, log_variance = self.encode_raw(images).chunk(2, dim=2)
+        std = (0.5 * log_variance.clamp(-20.0, 10.0)).exp()
+        return torch.cat([(mean - self.shift) / self.scale, std / self.scale], dim=2)
+
+    def encode_codes(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, H, H) to codes (B, N) int64 (fsq)."""
+        assert self.quantizer is not None
+        return self.quantizer(self.encode_raw(images))[1].long()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What the latent cache stores: moments (B, N, 2C) float32, or codes (B, N) int64."""
+        return self.encode_moments(images) if self.quantizer is None else self.encode_codes(images)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Whitened latents (B, N, C) or codes (B, N) to uint8 images (B, 3, H, H)."""
+        latents = self.quantizer.indices_to_codes(tokens) if self.quantizer is not None else tokens * self.scale + self.shift
+        pixels = self.decode_raw(latents)
+        return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def encode_raw(self, images: Tensor) -> Tensor:
+        """uint8 images to the encoder's unwhitened output (B, N, 2C) or (B, N, len(levels))."""
+        c = self.config
+        x = images.float() / 127.5 - 1.0
+        x = x.unflatten(3, (c.grid, c.patch)).unflatten(2, (c.grid, c.patch))  # (B, 3, g, P, g, P)
+        return self.encoder(x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """Unwhitened latents (B, N, C) to pixels (B, 3, H, H) float32, about -1 to 1."""
+        c = self.config
+        x = self.decoder(latents).unflatten(2, (3, c.patch, c.patch)).unflatten(1, (c.grid, c.grid))
+        return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """uint8 images through the bottleneck and back, at the posterior mean (kl)."""
+        stored = self.encode(images)
+        return self.decode(stored if self.quantizer is not None else stored.chunk(2, dim=2)[0])
+
+    def save(self, path: Path) -> None:
+        """Write weights with the configuration in the file's metadata (safetensors)."""
+        save_file(self.state_dict(), path, metadata={"config": json.dumps(asdict(self.config))})
+
+    @classmethod
+    def load(cls, path: Path) -> Autoencoder:
+        """Read a file written by `save`; the model is frozen and in eval mode.
+
+        Raises:
+            FileNotFoundError: when the file is missing.
+        """
+        with safe_open(path, framework="pt") as file:
+            config = json.loads(file.metadata()["config"])
+        model = cls(AutoencoderConfig(**{**config, "levels": tuple(config["levels"])}))
+        model.load_state_dict(load_file(path))
+        return model.eval().requires_grad_(False)

@@ -1,0 +1,148 @@
+"""Diffusion Loss: a small per-token denoising MLP in place of a softmax (Li et al. 2024, section 3.2).
+
+Letters: R rows (tokens), C token channels, D condition width, W MLP width.
+
+Noise prediction with the cosine schedule of Nichol & Dhariwal 2021 over 1,000 training steps; ancestral sampling on respaced
+steps. It knows nothing of sequences or images.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.backbone import linear, modulate
+from paradigms.diffusion import TimeEmbedding
+
+NUM_TRAIN_STEPS = 1000
+"""Li et al. 2024, section 4."""
+
+
+class HeadBlock(nn.Module):
+    """x + gate * (Linear, SiLU, Linear)(LN(x) (1 + scale) + shift)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(linear(width, width), nn.SiLU(), linear(width, width))
+        self.modulation = linear(width, 3 * width, std=0)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
+        return x + gate * self.mlp(modulate(self.norm(x), shift, scale))
+
+
+class DiffusionLoss(nn.Module):
+    """p(token | condition vector) as a conditional diffusion model."""
+
+    abar: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        condition_width: int,
+        *,
+        width: int,
+        depth: int,
+        multiplier: int = 4,
+        condition_at_input: bool = False,
+        time_features: int = 256,
+    ) -> None:
+        """multiplier: noise draws per token and step; condition_at_input: add the condition to the MLP's input too (not in
+        the published head, where it enters through adaLN alone)."""
+        super().__init__()
+        self.channels, self.multiplier, self.condition_at_input = channels, multiplier, condition_at_input
+        self.embed_token = linear(channels, width)
+        self.embed_condition = linear(condition_width, width)
+        self.embed_time = TimeEmbedding(time_features, width)
+        self.blocks = nn.ModuleList(HeadBlock(width) for _ in range(depth))
+        self.final_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.final_modulation = linear(width, 2 * width, std=0)
+        self.out = linear(width, channels, std=0)
+        self.register_buffer("abar", cosine_abar(NUM_TRAIN_STEPS), persistent=False)
+
+    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Predicted noise (R, C) for noisy tokens x (R, C) at steps t (R,), given embedded conditions (R, W)."""
+        vector = F.silu(condition + self.embed_time(t))
+        x = self.embed_token(x)
+        if self.condition_at_input:
+            x = x + condition
+        for block in self.blocks:
+            x = block(x, vector)
+        shift, scale = self.final_modulation(vector).chunk(2, dim=-1)
+        return self.out(modulate(self.final_norm(x), shift, scale))
+
+    def loss(self, condition: Tensor, target: Tensor) -> Tensor:
+        """Squared noise error per row (R,), averaged over `multiplier` draws, for condition (R, D) and target (R, C)."""
+        rows = len(target)
+        embedded = self.embed_condition(condition).repeat(self.multiplier, 1)
+        target = target.repeat(self.multiplier, 1)
+        t = torch.randint(NUM_TRAIN_STEPS, (len(target),), device=target.device)
+        noise = torch.randn_like(target)
+        abar = self.abar[t][:, None]
+        noisy = abar.sqrt() * target + (1 - abar).sqrt() * noise
+        error = (self.predict_noise(noisy, t, embedded).float() - noise).square().mean(1)
+        return error.view(self.multiplier, rows).mean(0)
+
+    def sample(
+        self,
+        condition: Tensor,
+        *,
+        steps: int,
+        temperature: float,
+        guidance: float,
+        generator: torch.Generator,
+        clip: float | None = None,
+    ) -> Tensor:
+        """Draw tokens (R, C) for conditions (R, D), or (2R, D) with the hidden branch second when guidance is not 1.
+
+        Guidance acts on the predicted noise; temperature multiplies the noise of every step but not the initial one, and the
+        last step adds none (as in the MAR code). clip limits the predicted clean token to [-clip, clip]: near pure noise an
+        error of the predicted noise is multiplied by 1 / sqrt(abar), up to 20,000.
+        """
+        guided = guidance != 1.0
+        embedded = self.embed_condition(condition)
+        rows = len(embedded) // 2 if guided else len(embedded)
+        x = torch.randn(rows, self.channels, generator=generator, device=embedded.device)
+        kept = respaced_steps(NUM_TRAIN_STEPS, steps)
+        abars = [float(value) for value in cosine_abar(NUM_TRAIN_STEPS).double()[kept]]
+        for index in reversed(range(steps)):
+            abar, previous = abars[index], abars[index - 1] if index else 1.0
+            doubled = torch.cat([x, x]) if guided else x
+            t = torch.full((len(doubled),), kept[index], device=x.device)
+            noise = self.predict_noise(doubled, t, embedded).float()
+            if guided:
+                conditioned, hidden = noise.chunk(2)
+                noise = hidden + guidance * (conditioned - hidden)
+            beta = 1 - abar / previous
+            x0 = (x - math.sqrt(1 - abar) * noise) / math.sqrt(abar)
+            if clip is not None:
+                x0 = x0.clamp(-clip, clip)
+            mean = (math.sqrt(previous) * beta * x0 + math.sqrt(1 - beta) * (1 - previous) * x) / (1 - abar)
+            x = mean
+            if index:
+                spread = math.sqrt(beta * (1 - previous) / (1 - abar)) * temperature
+                x = x + spread * torch.randn(x.shape, generator=generator, device=x.device)
+        return x
+
+
+def cosine_abar(num_steps: int) -> Tensor:
+    """Cumulative signal share after each step, (num_steps,) float32, with beta at most 0.999 (Nichol & Dhariwal 2021)."""
+    edges = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
+    law = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+    beta = (1 - law[1:] / law[:-1]).clamp(max=0.999)
+    return (1 - beta).cumprod(0).float()
+
+
+def respaced_steps(num_train_steps: int, steps: int) -> list[int]:
+    """Evenly spaced training steps from 0 to the last, ascending.
+
+    Raises:
+        ValueError: when steps is not in 2..num_train_steps.
+    """
+    if not 2 <= steps <= num_train_steps:
+        raise ValueError(f"diffusion steps of the head must be 2 to {num_train_steps}, not {steps}")
+    return [round(i * (num_train_steps - 1) / (steps - 1)) for i in range(steps)]

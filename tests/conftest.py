@@ -1,0 +1,11 @@
+import pytest
+import torch
+
+from bench.data.shapes import ShapesWorld
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world() -> ShapesWorld:
+    return ShapesWorld()

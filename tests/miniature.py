@@ -1,0 +1,31 @@
+"""The smallest experiment that still runs every stage: four paradigms, one size, two rungs of a few 1e9 FLOPs."""
+
+from bench.config import Evaluation, Experiment, Method, Recipe, Size
+
+MAR_OPTIONS = {"head_width": 32, "head_depth": 1, "head_steps": 4, "head_time_features": 32, "multiplier": 1, "head_clip": 4.0}
+
+EXPERIMENT = Experiment(
+    name="miniature",
+    world="shapes32",
+    methods=(
+        Method(paradigm="diffusion", tokenizer="autoencoder-kl", learning_rates=(2e-3,), guidance=(1.0, 2.0), sampler_steps=4),
+        Method(paradigm="next-token", tokenizer="autoencoder-fsq", learning_rates=(2e-3,), guidance=(1.0,)),
+        Method(paradigm="masked-token", tokenizer="autoencoder-fsq", learning_rates=(2e-3,), guidance=(2.0,), sampler_steps=4),
+        Method(
+            paradigm="mar",
+            tokenizer="autoencoder-kl",
+            learning_rates=(2e-3,),
+            guidance=(2.0,),
+            sampler_steps=4,
+            options=MAR_OPTIONS,
+        ),
+    ),
+    sizes=(Size(width=32, depth=2, num_heads=2),),
+    budget=4e9,
+    rungs=(0.5, 1.0),
+    num_seeds=(1, 1),
+    recipe=Recipe(batch_size=4, precision="fp32", warmup_steps=5, num_training_images=512),
+    evaluation=Evaluation(
+        num_samples=96, num_held_out=16, num_validation=16, num_reference=128, latency_calls=11, throughput_batches=(8,)
+    ),
+)

@@ -1,0 +1,114 @@
+"""FID and its relatives against definitions."""
+
+import numpy as np
+import pytest
+import torch
+
+from bench.data.render import render_captions
+from bench.data.shapes import ShapesWorld
+from bench.evaluate.clip import canonical_tokens
+from bench.evaluate.fidelity import (
+    features,
+    frechet_distance,
+    jackknife_error,
+    kernel_distance,
+    measure,
+    register_extractor,
+)
+from bench.evaluate.latency import measure_speed, percentile
+from bench.instrument import Instrument
+
+
+@pytest.fixture(scope="module")
+def instrument() -> Instrument:
+    return Instrument("shapes32")
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    """N(0, 1) against N(m, s^2) per axis: sum of m^2 + (1 - s)^2."""
+    generator = np.random.default_rng(0)
+    a = generator.standard_normal((200_000, 4))
+    b = generator.standard_normal((200_000, 4)) * np.array([1, 2, 0.5, 1]) + np.array([0, 1, 0, 3])
+    assert frechet_distance(a, b) == pytest.approx((1 + 1) + 0.25 + 9, rel=0.01)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
+    generator = np.random.default_rng(0)
+    draws = [kernel_distance(generator.standard_normal((100, 8)), generator.standard_normal((100, 8))) for _ in range(200)]
+    assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(200)
+    assert kernel_distance(generator.standard_normal((300, 8)), generator.standard_normal((300, 8)) + 1) > 5 * np.std(draws)
+
+
+def test_jackknife_error_of_a_mean() -> None:
+    values = np.random.default_rng(0).standard_normal(1000)
+    error = jackknife_error(lambda rows: float(values[rows].mean()), len(values), blocks=1000)
+    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(1000), rel=1e-6)
+
+
+def test_torch_fidelity_agrees_with_float64(instrument: Instrument, world: ShapesWorld, tmp_path) -> None:
+    ids = np.resize(world.split_ids("test"), 400)
+    real = torch.from_numpy(render_captions(world, ids, "test", 0))
+    other = torch.from_numpy(render_captions(world, world.split_ids("held_out")[:400], "held_out", 5000))
+    name = register_extractor(instrument.clip, instrument.hash("clip"))
+    assert register_extractor(instrument.clip, instrument.hash("clip")) == name
+    found = measure(name, instrument.clip, other, real, "test-reference", tmp_path)
+    expected = frechet_distance(features(instrument.clip, other), features(instrument.clip, real))
+    assert found.fid == pytest.approx(expected, rel=1e-3)
+    assert found.kid == pytest.approx(kernel_distance(features(instrument.clip, other), features(instrument.clip, real)), rel=0.1)
+    same = measure(name, instrument.clip, real, real, "test-reference", tmp_path)
+    assert same.fid == pytest.approx(0, abs=1e-3)
+    assert same.precision == same.recall == 1
+    assert found.fid > 10 * same.fid
+
+
+def test_too_few_images_are_refused(instrument: Instrument, tmp_path) -> None:
+    images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="more than 64 images"):
+        measure("none", instrument.clip, images, images, "x", tmp_path)
+
+
+def test_clip_reads_its_captions(instrument: Instrument, world: ShapesWorld) -> None:
+    """Two captions never share an embedding; a true caption beats one with the objects swapped."""
+    ids = world.split_ids("test")
+    tokens = torch.from_numpy(world.caption_tokens[ids])
+    with torch.inference_mode():
+        read = instrument.clip.encode_captions(tokens)
+        seen = instrument.clip.encode_images(torch.from_numpy(render_captions(world, ids, "test", 0)))[1]
+        swapped = instrument.clip.encode_captions(tokens[:, [4, 5, 6, 3, 0, 1, 2]])
+    gram = read @ read.T - 2 * torch.eye(len(read))
+    assert float(gram.max()) < 0.9999
+    assert float(((seen * read).sum(1) > (seen * swapped).sum(1)).float().mean()) > 0.95
+
+
+def test_canonical_captions_rewrite_mirrored_relations() -> None:
+    from bench.data.shapes import SHAPES64
+
+    world = ShapesWorld(SHAPES64)
+    below = torch.from_numpy(world.tokenize("a small red circle below a large blue ring"))[None]
+    above = torch.from_numpy(world.tokenize("a large blue ring above a small red circle"))[None]
+    assert torch.equal(canonical_tokens(world, below), above)
+    assert torch.equal(canonical_tokens(world, above), above)
+
+
+def test_percentiles_need_enough_calls() -> None:
+    assert percentile([0.001] * 10, 50) is None
+    assert percentile([0.001] * 11, 50) == pytest.approx(1.0)
+    assert percentile([0.001] * 63, 90) is None
+    calls: list[int] = []
+    speed = measure_speed(calls.append, 12, (2, 4))
+    assert calls == [1] * 13 + [2, 4]
+    assert speed.latency_ms_b1_p50 is not None
+    assert speed.latency_ms_b1_p90 is None
+    assert speed.images_per_s_batch in (2, 4)
+
+
+def test_shipped_autoencoders_reach_the_ceiling(instrument: Instrument, world: ShapesWorld) -> None:
+    from bench.evaluate.prompts import verify
+
+    ids = np.resize(world.split_ids("held_out"), 1000)
+    real = torch.from_numpy(render_captions(world, ids, "held_out", 0))
+    for part in ("autoencoder-kl", "autoencoder-fsq"):
+        with torch.inference_mode():
+            rebuilt = instrument.autoencoder(part).reconstruct(real)
+        assert verify(world, rebuilt.numpy(), ids).exact.mean() >= 0.99

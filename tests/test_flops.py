@@ -1,0 +1,302 @@
+"""Three counts that must agree as integers: fvcore with our handles, closed forms, and torch's FlopCounterMode, all on meta."""
+
+import pytest
+import torch
+from spaces import CODES, CONDITIONS, LATENTS
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.backbone import Backbone, BackboneConfig, KeyValueCache
+from bench.flops import FlopMeter, LossForward, UncountedOperatorError, count_forward, count_sampling, meta_batch
+from bench.registry import load
+from paradigms.diffusion_loss import DiffusionLoss
+
+SIZES = [
+    BackboneConfig(width=32, depth=2, num_heads=2),
+    BackboneConfig(width=64, depth=4, num_heads=2),
+    BackboneConfig(width=128, depth=6, num_heads=4),
+]
+PREFIX = CONDITIONS.num_tokens
+N = LATENTS.num_tokens
+
+
+def backbone_flops(config: BackboneConfig, length: int, blocks: int, final: bool = True) -> int:
+    """Forward FLOPs of `blocks` blocks on a sequence: 24 T d^2 + 4 T^2 d each, 12 d^2 modulation, 4 d^2 final modulation."""
+    d = config.width
+    per_block = 24 * length * d * d + 4 * length * length * d + 12 * d * d
+    return blocks * per_block + (4 * d * d if final else 0)
+
+
+def closed_form(name: str, config: BackboneConfig, hidden: int) -> int:
+    d, depth = config.width, config.depth
+    pool, length = 2 * d * d, PREFIX + N
+    if name == "diffusion":
+        time = 2 * (256 * d + d * d)
+        return pool + time + 2 * N * d * LATENTS.channels * 2 + backbone_flops(config, length, depth)
+    if name == "masked-token":
+        return pool + backbone_flops(config, length, depth) + 2 * N * d * CODES.vocabulary
+    if name == "next-token":
+        return pool + backbone_flops(config, length - 1, depth) + 2 * N * d * CODES.vocabulary
+    kept, half, w, c = N - hidden, depth // 2, 48, LATENTS.channels
+    encoder = backbone_flops(config, PREFIX + kept, half, final=False) + 2 * kept * c * d
+    decoder = backbone_flops(config, length, depth - half)
+    per_row = 2 * (w * (c + 32 + c) + w * w * (1 + 5 * 2 + 2))
+    head = hidden * (2 * d * w + 3 * per_row)
+    return pool + encoder + decoder + head
+
+
+OPTIONS = {"mar": {"head_width": 48, "head_depth": 2, "head_time_features": 32, "multiplier": 3, "head_steps": 4}}
+
+
+def build(name: str, config: BackboneConfig):
+    cls = load(name)
+    with torch.device("meta"):
+        return cls(config, LATENTS if cls.reads == "latents" else CODES, CONDITIONS, **OPTIONS.get(name, {}))
+
+
+@pytest.mark.parametrize("config", SIZES, ids=lambda c: f"{c.width}x{c.depth}")
+@pytest.mark.parametrize("name", ["diffusion", "masked-token", "next-token", "mar"])
+def test_three_counts_agree(name: str, config: BackboneConfig) -> None:
+    paradigm = build(name, config)
+    hidden = N
+    if name == "mar":
+        torch.manual_seed(5)
+        hidden = paradigm.draw_num_hidden()
+    forward = LossForward(paradigm)
+    for batch in (1, 3):
+        inputs = meta_batch(paradigm, batch, PREFIX)
+        torch.manual_seed(5)
+        counted = count_forward(forward, inputs)
+        torch.manual_seed(5)
+        with FlopCounterMode(display=False) as referee:
+            loss = forward(*inputs)
+        assert counted.dense == referee.get_total_flops() == batch * closed_form(name, config, hidden)
+        with FlopCounterMode(display=False) as both:
+            torch.manual_seed(5)
+            loss = forward(*inputs)
+            loss.sum().backward()
+        assert both.get_total_flops() / counted.dense == pytest.approx(3, rel=0.025)
+
+
+def test_causal_discount_is_exact() -> None:
+    config = SIZES[1]
+    paradigm = build("next-token", config)
+    count = count_forward(LossForward(paradigm), meta_batch(paradigm, 1, PREFIX))
+    length, d = PREFIX + N - 1, config.width
+    assert count.dense - count.causal == config.depth * (4 * length**2 * d - 2 * length * (length + 1) * d)
+
+
+def test_cached_decoding_costs_the_exact_causal_forward() -> None:
+    """Prefill plus one-token steps add up to the dense causal forward with only the visible pairs billed."""
+    config = SIZES[1]
+    paradigm = build("next-token", config)
+    sampled = count_sampling(paradigm, PREFIX, steps=None, guidance=1.0)
+    length, d, depth = PREFIX + N - 1, config.width, config.depth
+    linear = depth * 24 * length * d * d
+    steps = N  # prefill and N - 1 decode steps modulate every block once each
+    modulation = steps * (depth * 12 * d * d + 4 * d * d)
+    pairs = PREFIX**2 + sum(range(PREFIX + 1, length + 1))
+    expected = linear + modulation + depth * 4 * pairs * d + 2 * d * d + 2 * N * d * CODES.vocabulary
+    assert sampled == expected
+
+
+def test_guidance_doubles_the_network() -> None:
+    paradigm = build("masked-token", SIZES[0])
+    plain = count_sampling(paradigm, PREFIX, steps=8, guidance=1.0)
+    assert count_sampling(paradigm, PREFIX, steps=8, guidance=3.0) == 2 * plain
+
+
+class LanguageModel(nn.Module):
+    def __init__(self, width: int, depth: int, num_heads: int, vocabulary: int) -> None:
+        super().__init__()
+        plain = BackboneConfig(width=width, depth=depth, num_heads=num_heads, modulation=False, qk_norm=False)
+        self.backbone = Backbone(plain)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x, causal=True))
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "num_heads", "flops"),
+    [
+        (768, 12, 12, 291_648_307_200),
+        (1024, 24, 16, 826_951_073_792),
+        (1280, 36, 20, 1_774_570_700_800),
+        (1600, 48, 25, 3_506_703_564_800),
+    ],
+)
+def test_gpt2(width: int, depth: int, num_heads: int, flops: int) -> None:
+    """nanoGPT's count for 1,024 positions and 50,257 tokens."""
+    with torch.device("meta"):
+        model = LanguageModel(width, depth, num_heads, 50_257)
+        assert count_forward(model, (torch.empty(1, 1024, width),)).dense == flops
+
+
+class DiT(nn.Module):
+    """Peebles & Xie 2023 on our backbone: 4-channel latents, learned variance."""
+
+    def __init__(self, width: int, depth: int, num_heads: int, patch: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4 * patch**2, width)
+        self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        self.backbone = Backbone(BackboneConfig(width=width, depth=depth, num_heads=num_heads))
+        self.head = nn.Linear(width, 2 * 4 * patch**2)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.head(self.backbone(self.embed(x), self.time(t)))
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "num_heads", "patch", "macs"),
+    [
+        (384, 12, 6, 2, 6_055_673_856),
+        (768, 12, 12, 2, 23_005_102_080),
+        (1024, 24, 16, 2, 80_697_622_528),
+        (1152, 28, 16, 2, 118_621_421_568),
+        (384, 12, 6, 4, 1_412_579_328),
+        (1152, 28, 16, 8, 7_392_411_648),
+    ],
+)
+def test_dit_at_256_pixels(width: int, depth: int, num_heads: int, patch: int, macs: int) -> None:
+    with torch.device("meta"):
+        model = DiT(width, depth, num_heads, patch)
+        tokens = torch.empty(1, (32 // patch) ** 2, 4 * patch**2)
+        assert count_forward(model, (tokens, torch.empty(1, 256))).dense == 2 * macs
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "condition", "flops"),
+    [(6, 1024, 768, 71_401_472), (8, 1280, 1024, 144_302_080), (12, 1536, 1280, 302_137_344)],
+)
+def test_diffusion_head_of_mar(depth: int, width: int, condition: int, flops: int) -> None:
+    """Per token and draw, with the published head's 2 x 16 outputs (noise and variance)."""
+
+    class OneToken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = DiffusionLoss(16, condition, width=width, depth=depth)
+            self.head.out = nn.Linear(width, 32)
+
+        def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+            return self.head.predict_noise(x, t, self.head.embed_condition(z))
+
+    with torch.device("meta"):
+        inputs = (torch.empty(1, 16), torch.empty(1), torch.empty(1, condition))
+        assert count_forward(OneToken(), inputs).dense == flops
+
+
+def test_mar_base_backbone() -> None:
+    """MAR-B at 38 kept tokens: encoder on 64 + 38 positions, decoder on 64 + 256, published head on all tokens x 4."""
+    plain = BackboneConfig(width=768, depth=24, num_heads=12, modulation=False, qk_norm=False)
+
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = Backbone(plain)
+
+        def forward(self, kept: Tensor, full: Tensor) -> Tensor:
+            return self.backbone(kept, blocks=slice(0, 12)).sum() + self.backbone(full, blocks=slice(12, None)).sum()
+
+    with torch.device("meta"):
+        blocks = count_forward(Halves(), (torch.empty(1, 102, 768), torch.empty(1, 320, 768))).dense
+    rest = 2 * 256 * 16 * 768 + 2 * 102 * 768**2 + 4 * 256 * 71_401_472
+    assert blocks + rest == 149_084_979_200
+
+
+class Calls(nn.Module):
+    def __init__(self, call) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.call(x, y)
+
+
+@pytest.mark.parametrize(
+    ("call", "x", "y", "macs"),
+    [
+        (torch.matmul, (4, 5), (7, 5, 6), 840),
+        (torch.matmul, (5,), (5,), 5),
+        (torch.bmm, (2, 3, 4), (2, 4, 5), 120),
+        (lambda x, y: torch.einsum("bij,bkj->bik", x, y), (3, 11, 7), (3, 13, 7), 3003),
+        (lambda x, y: x @ y, (2, 1, 3, 4), (5, 4, 6), 2 * 5 * 3 * 4 * 6),
+    ],
+)
+def test_products_that_fvcore_gets_wrong(call, x: tuple, y: tuple, macs: int) -> None:
+    with torch.device("meta"):
+        assert count_forward(Calls(call), (torch.empty(x), torch.empty(y))).dense == 2 * macs
+
+
+def test_unknown_operators_are_an_error() -> None:
+    with torch.device("meta"), pytest.raises(UncountedOperatorError, match="aten::"):
+        count_forward(Calls(lambda x, y: torch.linalg.pinv(x) + y), (torch.empty(3, 3), torch.empty(3, 3)))
+
+
+def test_python_functions_cannot_hide() -> None:
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: Tensor, y: Tensor) -> Tensor:
+            return x @ y
+
+        @staticmethod
+        def backward(ctx, grad: Tensor):
+            return grad, grad
+
+    with torch.device("meta"):
+        inputs = (torch.empty(3, 3), torch.empty(3, 3))
+        with pytest.raises(UncountedOperatorError, match="PythonOp"):
+            count_forward(Calls(Hidden.apply), inputs)
+
+
+def test_real_tensors_are_refused() -> None:
+    with pytest.raises(ValueError, match="meta"):
+        count_forward(nn.Linear(3, 3), (torch.empty(1, 3),))
+
+
+def test_meter_bills_the_shapes_that_ran() -> None:
+    """MAR hides a random number of tokens: the bills of real steps equal fresh counts under the same seeds, and differ."""
+    meter = FlopMeter(build("mar", SIZES[0]), PREFIX)
+    real = load("mar")(SIZES[0], LATENTS, CONDITIONS, **OPTIONS["mar"])
+    meter.attach(real)
+    tokens, words, null = torch.randn(2, N, LATENTS.channels), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool()
+    bills = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        LossForward(real)(tokens, words, null)
+        bills.append(meter.bill(2, seed).dense)
+        torch.manual_seed(seed)
+        hidden = real.draw_num_hidden()
+        assert bills[-1] == 3 * 2 * closed_form("mar", SIZES[0], hidden)
+    assert len(set(bills)) > 1
+
+
+def test_meter_refuses_shapes_it_cannot_reproduce() -> None:
+    class Fickle(load("diffusion")):
+        def loss(self, tokens, condition):
+            if tokens.device.type != "meta":
+                tokens = torch.cat([tokens, tokens])
+                condition = type(condition)(condition.tokens.repeat(2, 1), condition.null.repeat(2))
+            return super().loss(tokens, condition)
+
+    with torch.device("meta"):
+        meter = FlopMeter(Fickle(SIZES[0], LATENTS, CONDITIONS), PREFIX)
+    real = Fickle(SIZES[0], LATENTS, CONDITIONS)
+    meter.attach(real)
+    LossForward(real)(torch.randn(2, N, 8), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool())
+    with pytest.raises(ValueError, match="other shapes"):
+        meter.bill(2, 0)
+
+
+def test_cache_grows_only_by_what_it_gets() -> None:
+    backbone = Backbone(SIZES[0])
+    cache = KeyValueCache(2, 6)
+    vector = torch.randn(1, 32)
+    x = torch.randn(1, 6, 32)
+    for layer in backbone.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.2)
+    dense = backbone(x, vector, causal=True)
+    parts = [backbone(part, vector, causal=True, cache=cache) for part in x.split([2, 1, 3], dim=1)]
+    assert cache.length == 6
+    torch.testing.assert_close(torch.cat(parts, dim=1), dense, rtol=1e-5, atol=1e-5)

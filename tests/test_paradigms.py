@@ -1,0 +1,256 @@
+"""What each paradigm must be, computed from its definition."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from spaces import CODES, CONDITIONS, LATENTS
+
+from bench.backbone import BackboneConfig
+from bench.conditioning import Condition
+from bench.registry import BUILT_INS, load
+from bench.testing import check_paradigm, example_batch, shake
+from paradigms.diffusion_loss import DiffusionLoss, cosine_abar, respaced_steps
+from paradigms.orders import cosine_schedule
+
+BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)
+OPTIONS = {"mar": {"head_width": 32, "head_depth": 2, "head_steps": 5, "head_time_features": 32, "head_clip": 4.0}}
+
+
+def build(name: str, **options):
+    torch.manual_seed(0)
+    cls = load(name)
+    return cls(BACKBONE, LATENTS if cls.reads == "latents" else CODES, CONDITIONS, **{**OPTIONS.get(name, {}), **options})
+
+
+def batch(paradigm, size: int = 4):
+    tokens, _ = example_batch(paradigm.space, size)
+    words = torch.randint(1, 14, (size, CONDITIONS.num_tokens), generator=torch.Generator().manual_seed(1))
+    return tokens, Condition.of(words)
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_INS))
+def test_conforms(name: str) -> None:
+    assert check_paradigm(load(name), **OPTIONS.get(name, {})) == []
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_INS))
+def test_guidance_of_one_is_no_guidance_bit_for_bit(name: str) -> None:
+    paradigm = build(name)
+    shake(paradigm)
+    _, condition = batch(paradigm)
+    calls = []
+    handle = paradigm.backbone.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    with torch.no_grad():
+        paradigm.sample(condition, steps=None, guidance=1.0, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    handle.remove()
+    assert set(calls) == {len(condition)}
+
+
+@pytest.mark.parametrize("name", ["masked-token", "next-token"])
+def test_cross_entropy_starts_at_ln_v(name: str) -> None:
+    paradigm = build(name)
+    tokens, condition = batch(paradigm, 64)
+    assert float(paradigm.loss(tokens, condition)[0].mean()) == pytest.approx(math.log(CODES.vocabulary), rel=0.02)
+
+
+def test_diffusion_starts_at_the_variance_of_the_velocity() -> None:
+    """The head starts at zero, so the loss is E (noise - x)^2 = 2 for unit latents."""
+    paradigm = build("diffusion")
+    tokens = torch.randn(512, LATENTS.num_tokens, LATENTS.channels)
+    words = torch.ones(512, CONDITIONS.num_tokens, dtype=torch.long)
+    assert float(paradigm.loss(tokens, Condition.of(words))[0].mean()) == pytest.approx(2.0, rel=0.03)
+
+
+def test_mar_starts_at_the_variance_of_the_noise() -> None:
+    paradigm = build("mar")
+    tokens, condition = batch(paradigm, 128)
+    assert float(paradigm.loss(tokens, condition)[0].mean()) == pytest.approx(1.0, rel=0.05)
+
+
+def test_masked_token_ignores_the_targets_of_visible_tokens() -> None:
+    """The loss equals the cross-entropy over the tokens that its own input hides."""
+    paradigm = build("masked-token")
+    shake(paradigm)
+    tokens, condition = batch(paradigm)
+    seen: list[torch.Tensor] = []
+    original = paradigm.logits
+
+    def spy(inputs, condition):
+        seen.append(inputs)
+        return original(inputs, condition)
+
+    paradigm.logits = spy
+    torch.manual_seed(7)
+    loss = paradigm.loss(tokens, condition)[0]
+    hidden = seen[0] == paradigm.mask_id
+    assert torch.equal(seen[0][~hidden], tokens[~hidden])
+    log = original(seen[0], condition).log_softmax(-1).gather(2, tokens[..., None])[..., 0]
+    torch.testing.assert_close(loss, -(log * hidden).sum(1) / hidden.sum(1))
+
+
+def test_masked_token_mask_law_is_the_cosine() -> None:
+    """E of the hidden share is the mean of ceil(N cos(pi/2 u)) / N."""
+    paradigm = build("masked-token")
+    shares = []
+    original = paradigm.logits
+
+    def spy(inputs, condition):
+        shares.append((inputs == paradigm.mask_id).float().mean(1))
+        return original(inputs, condition)
+
+    paradigm.logits = spy
+    tokens, condition = batch(paradigm, 2000)
+    paradigm.loss(tokens, condition)
+    n = CODES.num_tokens
+    u = (torch.arange(100_000) + 0.5) / 100_000
+    expected = ((torch.cos(math.pi / 2 * u) * n).ceil() / n).mean()
+    assert float(shares[0].mean()) == pytest.approx(float(expected), abs=0.02)
+
+
+def test_next_token_logits_ignore_the_future() -> None:
+    paradigm = build("next-token")
+    shake(paradigm)
+    tokens, condition = batch(paradigm)
+    before = paradigm.logits(tokens, condition)
+    changed = tokens.clone()
+    changed[:, 9:] = (changed[:, 9:] + 1) % CODES.vocabulary
+    after = paradigm.logits(changed, condition)
+    torch.testing.assert_close(after[:, :10], before[:, :10], rtol=0, atol=1e-6)
+    assert (after[:, 10:] - before[:, 10:]).abs().amax() > 1e-3
+
+
+def test_next_token_cache_equals_no_cache() -> None:
+    """At temperature near 0 both pick the same argmax; the cached logits are compared inside."""
+    paradigm = build("next-token").eval()
+    shake(paradigm)
+    _, condition = batch(paradigm)
+    with torch.no_grad():
+        fast = paradigm.sample(condition, steps=None, guidance=1.0, temperature=1e-6, generator=torch.Generator().manual_seed(0))
+        slow = torch.zeros_like(fast)
+        for index in range(fast.shape[1]):
+            slow[:, index] = paradigm.logits(slow, condition)[:, index].argmax(-1)
+    assert torch.equal(fast, slow)
+
+
+def test_mar_encoder_sees_kept_tokens_only() -> None:
+    paradigm = build("mar")
+    shake(paradigm)
+    tokens, condition = batch(paradigm)
+    places = torch.arange(5).expand(4, 5)
+    out = paradigm.contexts(tokens[:, :5], places, condition)
+    assert out.shape == (4, LATENTS.num_tokens, BACKBONE.width)
+    lengths = []
+    handles = [b.register_forward_pre_hook(lambda _, x: lengths.append(x[0].shape[1])) for b in paradigm.backbone.blocks]
+    paradigm.contexts(tokens[:, :5], places, condition)
+    for handle in handles:
+        handle.remove()
+    assert lengths == [CONDITIONS.num_tokens + 5, CONDITIONS.num_tokens + LATENTS.num_tokens]
+
+
+def test_mar_order_of_kept_tokens_does_not_matter() -> None:
+    paradigm = build("mar")
+    shake(paradigm)
+    tokens, condition = batch(paradigm)
+    places = torch.tensor([[3, 8, 1, 12]]).expand(4, 4)
+    kept = tokens.gather(1, places[..., None].expand(-1, -1, LATENTS.channels))
+    flipped = paradigm.contexts(kept.flip(1), places.flip(1), condition)
+    torch.testing.assert_close(flipped, paradigm.contexts(kept, places, condition), rtol=1e-4, atol=1e-4)
+
+
+def test_mar_mask_law() -> None:
+    """The MAR code's truncated Gaussian at 256 tokens: mean ratio .8670, standard deviation .0835, never below 0.7."""
+    space = type(LATENTS)(kind="latents", grid=16, channels=4)
+    torch.manual_seed(0)
+    paradigm = load("mar")(BACKBONE, space, CONDITIONS, **OPTIONS["mar"])
+    drawn = torch.tensor([paradigm.draw_num_hidden() for _ in range(20_000)]) / 256
+    assert float(drawn.mean()) == pytest.approx(0.867 + 0.5 / 256, abs=0.002)
+    assert float(drawn.std()) == pytest.approx(0.0835, abs=0.002)
+    assert float(drawn.min()) >= 0.7
+
+
+@pytest.mark.parametrize("steps", [1, 16, 64, 256])
+def test_cosine_schedule_reveals_every_token_once(steps: int) -> None:
+    remaining = [256, *cosine_schedule(256, steps)]
+    assert remaining[-1] == 0
+    assert all(a > b for a, b in itertools.pairwise(remaining))
+    assert len(remaining) == steps + 1
+
+
+def test_cosine_schedule_matches_the_published_one() -> None:
+    """16 steps of 256 tokens reveal 2, 3, 7, 8, 11, .., 25, 24, 25; 64 steps begin with 13 single tokens, at most 7 later."""
+    revealed = [a - b for a, b in zip([256, *cosine_schedule(256, 16)], cosine_schedule(256, 16), strict=False)]
+    assert revealed[:5] == [2, 3, 7, 8, 11]
+    assert revealed[-3:] == [25, 24, 25]
+    steps = [a - b for a, b in zip([256, *cosine_schedule(256, 64)], cosine_schedule(256, 64), strict=False)]
+    assert steps[:13] == [1] * 13
+    assert max(steps) == 7
+    assert cosine_schedule(256, 256) == list(range(255, -1, -1))
+
+
+@pytest.mark.parametrize("steps", [0, 257])
+def test_impossible_step_counts_are_refused(steps: int) -> None:
+    with pytest.raises(ValueError, match="1 to 256"):
+        cosine_schedule(256, steps)
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_INS))
+def test_bad_sampler_settings_are_refused(name: str) -> None:
+    paradigm = build(name)
+    _, condition = batch(paradigm)
+    for settings in ({"steps": 0, "temperature": 1.0}, {"steps": None, "temperature": 0.0}):
+        with pytest.raises(ValueError, match=r"steps|temperature"):
+            paradigm.sample(condition, guidance=1.0, generator=torch.Generator(), **settings)
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_INS))
+def test_the_wrong_token_space_is_refused(name: str) -> None:
+    cls = load(name)
+    with pytest.raises(ValueError, match="reads"):
+        cls(BACKBONE, CODES if cls.reads == "latents" else LATENTS, CONDITIONS)
+
+
+def test_training_noise_schedule() -> None:
+    abar = cosine_abar(1000)
+    assert float(abar[0]) == pytest.approx(0.99996, abs=1e-5)
+    assert float(abar[499]) == pytest.approx(0.494, abs=1e-3)
+    assert float(abar[999]) == pytest.approx(2.4e-9, rel=0.02)
+    assert respaced_steps(1000, 100)[:2] == [0, 10]
+    assert respaced_steps(1000, 100)[-2:] == [989, 999]
+
+
+def test_diffusion_loss_samples_a_gaussian_exactly_with_the_optimal_predictor() -> None:
+    """With the exact noise predictor of N(m, s^2) the respaced ancestral sampler returns that Gaussian."""
+    torch.manual_seed(0)
+    head = DiffusionLoss(1, 4, width=8, depth=1)
+    mean, std = 1.5, 0.4
+
+    def optimal(x, t, condition):
+        abar = head.abar[t][:, None]
+        return (1 - abar).sqrt() * (x - abar.sqrt() * mean) / (abar * std**2 + 1 - abar)
+
+    head.predict_noise = optimal
+    drawn = head.sample(
+        torch.zeros(20_000, 4), steps=200, temperature=1.0, guidance=1.0, generator=torch.Generator().manual_seed(0)
+    )
+    assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)
+    assert float(drawn.std()) == pytest.approx(std, rel=0.05)
+
+
+def test_euler_sampling_of_a_gaussian_with_the_optimal_velocity() -> None:
+    paradigm = build("diffusion", time_shift=2.0)
+    mean, std = 0.7, 0.5
+
+    def optimal(x, t, condition):
+        t = t[:, None, None]
+        variance = (1 - t) ** 2 * std**2 + t**2
+        posterior = mean + (1 - t) * std**2 / variance * (x - (1 - t) * mean)
+        noise = t / variance * (x - (1 - t) * mean)
+        return noise - posterior
+
+    paradigm.velocity = optimal
+    _, condition = batch(paradigm, 256)
+    drawn = paradigm.sample(condition, steps=200, guidance=1.0, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)
+    assert float(drawn.std()) == pytest.approx(std, rel=0.03)

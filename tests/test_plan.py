@@ -1,0 +1,114 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from bench.__main__ import load_experiment
+from bench.config import Experiment, Run, parse_budget
+from bench.data.cache import step_seed
+from bench.instrument import Instrument
+from bench.plan import PLAN_COLUMNS, Plan, make_plan
+from bench.train import power_function_exponent
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return load_experiment("shapes")
+
+
+@pytest.fixture(scope="module")
+def plan(experiment: Experiment) -> Plan:
+    return make_plan(experiment, round(experiment.budget), Instrument(experiment.world))
+
+
+def test_every_run_is_planned_once(plan: Plan, experiment: Experiment) -> None:
+    cells = len(experiment.methods) * len(experiment.sizes) * sum(experiment.num_seeds)
+    assert len(plan.runs) == cells == len({p.run.run_id for p in plan.runs})
+    assert list(plan.frame.columns) == list(PLAN_COLUMNS)
+    assert plan.frame.notna().all().all()
+
+
+def test_equal_budgets_and_steps_that_meet_them(plan: Plan) -> None:
+    for budget, rows in plan.frame.groupby("flops_budget"):
+        assert set(rows["method"]) == {"diffusion", "next-token", "masked-token", "mar"}
+        spent = rows["steps"] * rows["batch_size"] * rows["flops_per_image"]
+        assert ((spent / budget - 1).abs() <= 0.01).all()
+
+
+def test_rungs_of_a_trunk_share_it(plan: Plan) -> None:
+    for group in plan.trunks.values():
+        budgets = [p.run.flops_budget for p in group]
+        assert budgets == sorted(budgets)
+        assert len({(p.run.method, p.run.size, p.run.seed, p.run.learning_rate) for p in group}) == 1
+
+
+def test_hours_add_up_to_the_flops_that_run(plan: Plan) -> None:
+    """A trunk to its last branch point plus every cooldown."""
+    for name, group in plan.trunks.items():
+        cooldown = group[0].run.recipe.cooldown
+        flops = (1 - cooldown) * group[-1].run.flops_budget + cooldown * sum(p.run.flops_budget for p in group)
+        hours = plan.frame[plan.frame["trunk_id"] == name]["hours"].sum()
+        assert hours == pytest.approx(flops / group[0].flops_per_second / 3600, rel=0.02, abs=5e-5)
+
+
+def test_a_budget_that_cannot_be_met_is_refused_with_one_that_can(experiment: Experiment) -> None:
+    with pytest.raises(ValueError, match=r"BUDGET is too small: .* use BUDGET=([\d.e+]+) or more") as caught:
+        make_plan(experiment, 10**9, Instrument(experiment.world))
+    enough = float(str(caught.value).split("use BUDGET=")[1].split()[0])
+    make_plan(experiment, round(enough), Instrument(experiment.world))
+
+
+def test_years_are_refused_with_the_largest_budget_that_fits(plan: Plan) -> None:
+    with pytest.raises(ValueError, match=r"needs about .* more than MAX_HOURS=1e-05; .* about BUDGET=") as caught:
+        plan.check_hours(1e-5)
+    fits = float(str(caught.value).split("about BUDGET=")[1].split(";")[0])
+    assert 0 < fits <= plan.budget * 1e-5 / plan.total_hours
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "0", "inf", "nan", "", "1e"])
+def test_bad_budgets(text: str) -> None:
+    with pytest.raises(ValueError, match="BUDGET must be a number of training FLOPs"):
+        parse_budget(text)
+
+
+def test_run_survives_json_and_its_name_covers_everything(plan: Plan) -> None:
+    run = plan.runs[0].run
+    assert Run.from_json(run.to_json()) == run
+    assert Run.from_json(run.to_json()).run_id == run.run_id
+    changes = [
+        replace(run, learning_rate=run.learning_rate * 2),
+        replace(run, seed=7),
+        replace(run, tokenizer_hash="other"),
+        replace(run, options={"x": 1}),
+        replace(run, recipe=replace(run.recipe, warmup_steps=41)),
+        replace(run, flops_budget=run.flops_budget + 1),
+    ]
+    assert len({run.run_id, *(c.run_id for c in changes)}) == len(changes) + 1
+    assert changes[-1].trunk_id == run.trunk_id
+    assert changes[0].trunk_id != run.trunk_id
+
+
+def test_foreign_json_is_refused() -> None:
+    for text in ("{}", "[1]", "not json", json.dumps({"recipe": {}})):
+        with pytest.raises(ValueError, match="not a run"):
+            Run.from_json(text)
+
+
+def test_the_hard_preset_is_planned() -> None:
+    experiment = load_experiment("shapes64")
+    plan = make_plan(experiment, round(experiment.budget), Instrument(experiment.world))
+    assert {p.run.data.split("@")[0] for p in plan.runs} == {"shapes64"}
+    assert plan.frame["flops_per_image"].min() > 1e8
+
+
+def test_ema_exponent_matches_the_published_table() -> None:
+    """Karras et al. 2024: relative widths 0.05 and 0.10 are gamma 16.97 and 6.94."""
+    assert power_function_exponent(0.05) == pytest.approx(16.97, abs=0.01)
+    assert power_function_exponent(0.10) == pytest.approx(6.94, abs=0.01)
+    with pytest.raises(ValueError, match="ema_relative_width"):
+        power_function_exponent(0.5)
+
+
+def test_step_seeds_differ() -> None:
+    seeds = {step_seed(s, t, p) for s in range(3) for t in range(50) for p in ("posterior", "dropout", "loss")}
+    assert len(seeds) == 450

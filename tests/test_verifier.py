@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from bench.card import BREAKERS, measure_verifier
+from bench.data.render import render_split
+from bench.data.shapes import SHAPES64, ShapesWorld
+from bench.evaluate.prompts import verify
+
+
+@pytest.fixture(scope="module")
+def measured(world: ShapesWorld) -> dict:
+    return measure_verifier(world, 10_000)
+
+
+def test_false_rejects_on_clean_renders(measured: dict) -> None:
+    assert max(measured["false_rejects"].values()) < 1e-3
+
+
+def test_false_accepts_on_wrong_captions(measured: dict) -> None:
+    assert measured["accepted"]["one word of the caption changed"] < 1e-3
+
+
+@pytest.mark.parametrize("name", [n for n in BREAKERS if "1 pixel" not in n and "2 pixels" not in n])
+def test_broken_shapes_are_wrong(measured: dict, name: str) -> None:
+    assert measured["accepted"][name] < 0.01
+
+
+def test_a_seam_shift_of_two_pixels_is_mostly_wrong(measured: dict) -> None:
+    assert measured["accepted"]["lower half of the first object shifted by 2 pixels"] < 0.2
+
+
+def test_the_hard_world_is_verified_too() -> None:
+    world = ShapesWorld(SHAPES64)
+    images, ids = render_split(world, "held_out", np.arange(1000))
+    assert verify(world, images, ids).exact.all()
+
+
+def test_noise_and_empty_canvas_obey_nothing(world: ShapesWorld) -> None:
+    ids = world.split_ids("test")[:200]
+    noise = np.random.default_rng(0).integers(0, 256, (200, 3, 32, 32), dtype=np.uint8)
+    assert not verify(world, noise, ids).exact.any()
+    empty = verify(world, np.full_like(noise, 220), ids)
+    assert not empty.exact.any()
+    assert empty.num_found.max() == 0
+    assert empty.mean_attributes.max() == 0
+
+
+def test_attributes_are_told_apart(world: ShapesWorld) -> None:
+    tokens = world.caption_tokens
+    lookup = {tuple(row): i for i, row in enumerate(tokens)}
+    images, ids = render_split(world, "test", np.arange(300))
+    swapped = np.array([lookup[tuple(tokens[i][[4, 5, 6, 3, 0, 1, 2]])] for i in ids])
+    verdict = verify(world, images, swapped)
+    assert not verdict.exact.any()
+    assert verdict.attributes["color"].mean() > 0.99
+    assert verdict.attributes["relation"].mean() < 0.01
