@@ -30,10 +30,10 @@ class Recipe:
     """How the three networks are trained; written into the card."""
 
     seed: int = 0
-    autoencoder_steps: int = 12_000
+    autoencoder_steps: int = 14_000
     autoencoder_batch_images: int = 32
     autoencoder_learning_rate: float = 2e-3
-    kl_weight: float = 1e-2
+    kl_weight: float = 3e-4
     """Times the KL divergence per pixel (nats), beside the squared error of pixels in [-1, 1]."""
     absolute_error_weight: float = 0.1
     clip_steps: int = 4_000

@@ -50,8 +50,9 @@ class DiffusionLoss(nn.Module):
         multiplier: int = 4,
         condition_at_input: bool = False,
         time_features: int = 256,
+        noise_shift: float = 1.0,
     ) -> None:
-        """multiplier: noise draws per token and step; condition_at_input: add the condition to the MLP's input too (not in
+        """noise_shift: divides the signal-to-noise ratio of every step by its square (see `cosine_abar`); multiplier: noise draws per token and step; condition_at_input: add the condition to the MLP's input too (not in
         the published head, where it enters through adaLN alone)."""
         super().__init__()
         self.channels, self.multiplier, self.condition_at_input = channels, multiplier, condition_at_input
@@ -62,7 +63,8 @@ class DiffusionLoss(nn.Module):
         self.final_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.final_modulation = linear(width, 2 * width, std=0)
         self.out = linear(width, channels, std=0)
-        self.register_buffer("abar", cosine_abar(NUM_TRAIN_STEPS), persistent=False)
+        self.noise_shift = noise_shift
+        self.register_buffer("abar", cosine_abar(NUM_TRAIN_STEPS, noise_shift), persistent=False)
 
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Predicted noise (R, C) for noisy tokens x (R, C) at steps t (R,), given embedded conditions (R, W)."""
@@ -108,7 +110,7 @@ class DiffusionLoss(nn.Module):
         rows = len(embedded) // 2 if guided else len(embedded)
         x = torch.randn(rows, self.channels, generator=generator, device=embedded.device)
         kept = respaced_steps(NUM_TRAIN_STEPS, steps)
-        abars = [float(value) for value in cosine_abar(NUM_TRAIN_STEPS).double()[kept]]
+        abars = [float(value) for value in cosine_abar(NUM_TRAIN_STEPS, self.noise_shift).double()[kept]]
         for index in reversed(range(steps)):
             abar, previous = abars[index], abars[index - 1] if index else 1.0
             doubled = torch.cat([x, x]) if guided else x
@@ -129,12 +131,17 @@ class DiffusionLoss(nn.Module):
         return x
 
 
-def cosine_abar(num_steps: int) -> Tensor:
-    """Cumulative signal share after each step, (num_steps,) float32, with beta at most 0.999 (Nichol & Dhariwal 2021)."""
+def cosine_abar(num_steps: int, noise_shift: float = 1.0) -> Tensor:
+    """Cumulative signal share after each step, (num_steps,) float32, with beta at most 0.999 (Nichol & Dhariwal 2021).
+
+    noise_shift s divides every signal-to-noise ratio by s^2 (Hoogeboom et al. 2023, section 3.1): tokens of many redundant
+    channels are recognizable through far more noise than one channel, and the unshifted schedule hardly trains what is left.
+    """
     edges = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
     law = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
     beta = (1 - law[1:] / law[:-1]).clamp(max=0.999)
-    return (1 - beta).cumprod(0).float()
+    abar = (1 - beta).cumprod(0)
+    return (abar / (abar + noise_shift**2 * (1 - abar))).float()
 
 
 def respaced_steps(num_train_steps: int, steps: int) -> list[int]:

@@ -41,6 +41,7 @@ class MAR(Paradigm):
         head_steps: int = 100,
         head_time_features: int = 256,
         head_clip: float | None = None,
+        head_noise_shift: float = 1.0,
         multiplier: int = 4,
         condition_at_input: bool = False,
         guidance_schedule: Literal["linear", "constant"] = "linear",
@@ -49,7 +50,8 @@ class MAR(Paradigm):
 
         mask_ratio_*: of the hidden share, the left half of a Gaussian around 1 cut off at the minimum (the law of the MAR
             code, LTH14/mar models/mar.py).
-        head_*: the diffusion MLP, its sampling steps and the limit on its predicted clean token (none as published).
+        head_*: the diffusion MLP, its sampling steps, the limit on its predicted clean token (none as published) and the
+            shift of its schedule towards noise (1 as published).
         multiplier: noise draws per hidden token and training step.
         condition_at_input: the head reads the condition at its input too, not through adaLN alone as published.
         guidance_schedule: over the revealed share of the tokens, linear from 1 as published, or constant.
@@ -75,6 +77,7 @@ class MAR(Paradigm):
             multiplier=multiplier,
             condition_at_input=condition_at_input,
             time_features=head_time_features,
+            noise_shift=head_noise_shift,
         )
 
     def contexts(self, kept: Tensor, places: Tensor, condition: Condition) -> Tensor:

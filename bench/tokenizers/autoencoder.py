@@ -35,8 +35,8 @@ class AutoencoderConfig:
     num_decoder_blocks: int = 3
     channels: int = 16
     """Continuous latent channels per token (kl)."""
-    levels: tuple[int, ...] = (8, 5, 5, 5)
-    """Quantization levels per channel (fsq); their product, 1,000, is the number of codes (Mentzer et al. 2023, table 1)."""
+    levels: tuple[int, ...] = (8, 4, 4, 4)
+    """Quantization levels per channel (fsq); their product, 512, is the number of codes (Mentzer et al. 2023)."""
 
     @property
     def grid(self) -> int:
@@ -77,8 +77,8 @@ class GridConvolution(nn.Module):
 class Autoencoder(nn.Module):
     """Patch encoder, bottleneck, patch decoder.
 
-    The encoder sees one patch at a time, so that a token says what is in its patch and no more; an encoder that mixed neighbors
-    reconstructed as well, but every paradigm learned its tokens far more slowly (docs/log.md). The decoder mixes neighbors.
+    Encoder and decoder both mix neighboring patches by one and two convolutions: without the encoder's, every paradigm learned
+    its tokens more slowly (docs/log.md).
     """
 
     shift: Tensor
@@ -93,6 +93,7 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(
             nn.Linear(pixels, c.width),
             ResidualMLP(c.width),
+            GridConvolution(c.width, c.grid),
             ResidualMLP(c.width),
             nn.LayerNorm(c.width),
             nn.Linear(c.width, bottleneck),

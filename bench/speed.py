@@ -1,0 +1,117 @@
+"""`make bench`: training and sampling speed of this machine, as shares of its own matrix-multiplication rate.
+
+Rates are measured in one run, interleaved, as medians of repeats; seconds on shared machines mean little by themselves.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from bench.__main__ import DEFAULT_EXPERIMENT, load_experiment
+from bench.conditioning import Condition
+from bench.config import Experiment
+from bench.flops import count_sampling
+from bench.instrument import Instrument
+from bench.plan import make_plan, this_machine
+from bench.results import save_frame
+from bench.train import build_meta, build_paradigm
+
+REPEATS = 7
+SAMPLE_BATCH = 64
+
+
+def median_seconds(call: Callable[[], object]) -> float:
+    """Median of REPEATS calls after one warm-up."""
+    times = []
+    for _ in range(REPEATS + 1):
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def matmul_rate(width: int, rows: int, device: str) -> float:
+    """FLOP/s of the MLP's first product at a width, fp32: what the backbone could reach if it did nothing else."""
+    left, right = torch.randn(rows, width, device=device), torch.randn(width, 4 * width, device=device)
+    return 2 * rows * width * 4 * width / median_seconds(lambda: left @ right)
+
+
+def measure(experiment: Experiment) -> pd.DataFrame:
+    """One row per method and size."""
+    instrument, machine = Instrument(experiment.world), this_machine()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(machine.num_threads)
+    plan = make_plan(experiment, round(experiment.budget), instrument)
+    firsts = {(p.run.method, p.run.size.name): p for p in plan.runs}
+    rows = []
+    for planned in firsts.values():
+        run, space, conditions = planned.run, instrument.space(planned.run.tokenizer), instrument.conditions
+        batch = run.recipe.batch_size
+        with torch.device(device):
+            paradigm = build_paradigm(run, space, conditions)
+            words = torch.ones(SAMPLE_BATCH, conditions.num_tokens, dtype=torch.int64)
+            tokens = (
+                torch.randn(batch, space.num_tokens, space.channels)
+                if space.kind == "latents"
+                else torch.randint(space.vocabulary, (batch, space.num_tokens))
+            )
+        generator = torch.Generator(device).manual_seed(0)
+
+        def step() -> None:
+            paradigm.loss(tokens, Condition.of(words[:batch]))[0].mean().backward()  # noqa: B023
+
+        @torch.inference_mode()
+        def sample(num: int) -> None:
+            paradigm.sample(  # noqa: B023
+                Condition.of(words[:num]),  # noqa: B023
+                steps=planned.method.sampler_steps,  # noqa: B023
+                guidance=2.0,
+                temperature=1.0,
+                generator=generator,  # noqa: B023
+            )
+
+        training = batch * planned.flops_per_image / median_seconds(step)
+        peak = matmul_rate(run.width, batch * (space.num_tokens + conditions.num_tokens), device)
+        cost = count_sampling(
+            build_meta(run, space, conditions), conditions.num_tokens, steps=planned.method.sampler_steps, guidance=2.0
+        )
+        many = median_seconds(lambda: sample(SAMPLE_BATCH))
+        rows.append(
+            {
+                "method": run.method,
+                "size": run.size.name,
+                "train_flops_per_s": round(training),
+                "share_of_matmul_rate": round(training / peak, 3),
+                "train_images_per_s": round(training / planned.flops_per_image, 1),
+                "latency_ms_b1_p50": round(median_seconds(lambda: sample(1)) * 1e3, 2),
+                "sample_images_per_s": round(SAMPLE_BATCH / many, 1),
+                "sample_share_of_matmul_rate": round(SAMPLE_BATCH / many * cost / peak, 3),
+                "device": machine.device,
+                "num_threads": machine.num_threads,
+                "dtype": "fp32",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Print the table and write it to results/bench/."""
+    frame = measure(load_experiment(DEFAULT_EXPERIMENT))
+    print(frame.to_string(index=False))
+    path = Path("results/bench") / f"{platform.machine()}-{this_machine().device.replace(' ', '-').lower()}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_frame(frame, path)
+    print(f"written to {path}; medians of {REPEATS} calls, guidance 2, sampling batch {SAMPLE_BATCH}")
+
+
+if __name__ == "__main__":
+    main()
