@@ -100,8 +100,8 @@ class Experiment:
     """Default top rung, training FLOPs of one run."""
     rungs: tuple[float, ...]
     """Budgets as shares of the top rung, ascending, ending with 1."""
-    num_seeds: tuple[int, ...]
-    """Training seeds at each rung."""
+    num_seeds: tuple[tuple[int, ...], ...]
+    """Training seeds: for each size, one number per rung."""
     recipe: Recipe
     evaluation: Evaluation = field(default_factory=Evaluation)
     search: bool = False
@@ -110,8 +110,10 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
             raise ValueError(f"experiment {self.name}: rungs must ascend and end with 1, not {self.rungs}")
-        if len(self.num_seeds) != len(self.rungs):
-            raise ValueError(f"experiment {self.name}: num_seeds needs one number per rung ({len(self.rungs)})")
+        if [len(row) for row in self.num_seeds] != [len(self.rungs)] * len(self.sizes):
+            raise ValueError(
+                f"experiment {self.name}: num_seeds needs for each of {len(self.sizes)} sizes a number per rung ({len(self.rungs)})"
+            )
         names = [m.name for m in self.methods]
         if len(set(names)) != len(names):
             raise ValueError(f"experiment {self.name}: two methods have one label; give each its own: {names}")

@@ -207,7 +207,7 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
             template = _run(experiment, method, index, 0, rates[0], budget, instrument)
             cost = count_run(template, instrument.space(method.tokenizer), instrument)
             rate = calibrate(template, instrument.space(method.tokenizer), instrument, cost.dense) if rate is None else rate
-            for share, num_seeds in zip(experiment.rungs, experiment.num_seeds, strict=True):
+            for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
                 for seed in range(num_seeds):
                     for learning_rate in rates:
                         run = _run(experiment, method, index, seed, learning_rate, round(budget * share), instrument)

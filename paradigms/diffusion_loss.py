@@ -2,13 +2,15 @@
 
 Letters: R rows (tokens), C token channels, D condition width, W MLP width.
 
-Noise prediction with the cosine schedule of Nichol & Dhariwal 2021 over 1,000 training steps; ancestral sampling on respaced
-steps. It knows nothing of sequences or images.
+The cosine schedule of Nichol & Dhariwal 2021 over 1,000 training steps; ancestral sampling on respaced steps. The network predicts
+the noise, as published, or the velocity sqrt(abar) noise - sqrt(1 - abar) token (Salimans & Ho 2022, appendix D), whose loss keeps
+its weight where the token is nearly all noise. It knows nothing of sequences or images.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -50,9 +52,10 @@ class DiffusionLoss(nn.Module):
         multiplier: int = 4,
         condition_at_input: bool = False,
         time_features: int = 256,
+        prediction: Literal["noise", "velocity"] = "noise",
         noise_shift: float = 1.0,
     ) -> None:
-        """noise_shift: divides the signal-to-noise ratio of every step by its square (see `cosine_abar`); multiplier: noise draws per token and step; condition_at_input: add the condition to the MLP's input too (not in
+        """prediction: what the network outputs and the loss compares; noise_shift: see `cosine_abar`; multiplier: noise draws per token and step; condition_at_input: add the condition to the MLP's input too (not in
         the published head, where it enters through adaLN alone)."""
         super().__init__()
         self.channels, self.multiplier, self.condition_at_input = channels, multiplier, condition_at_input
@@ -63,11 +66,12 @@ class DiffusionLoss(nn.Module):
         self.final_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.final_modulation = linear(width, 2 * width, std=0)
         self.out = linear(width, channels, std=0)
+        self.prediction = prediction
         self.noise_shift = noise_shift
         self.register_buffer("abar", cosine_abar(NUM_TRAIN_STEPS, noise_shift), persistent=False)
 
-    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Predicted noise (R, C) for noisy tokens x (R, C) at steps t (R,), given embedded conditions (R, W)."""
+    def predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Predicted noise or velocity (R, C) for noisy tokens x (R, C) at steps t (R,), given embedded conditions (R, W)."""
         vector = F.silu(condition + self.embed_time(t))
         x = self.embed_token(x)
         if self.condition_at_input:
@@ -78,7 +82,7 @@ class DiffusionLoss(nn.Module):
         return self.out(modulate(self.final_norm(x), shift, scale))
 
     def loss(self, condition: Tensor, target: Tensor) -> Tensor:
-        """Squared noise error per row (R,), averaged over `multiplier` draws, for condition (R, D) and target (R, C)."""
+        """Squared error of the prediction per row (R,), averaged over `multiplier` draws, for condition (R, D) and target (R, C)."""
         rows = len(target)
         embedded = self.embed_condition(condition).repeat(self.multiplier, 1)
         target = target.repeat(self.multiplier, 1)
@@ -86,7 +90,8 @@ class DiffusionLoss(nn.Module):
         noise = torch.randn_like(target)
         abar = self.abar[t][:, None]
         noisy = abar.sqrt() * target + (1 - abar).sqrt() * noise
-        error = (self.predict_noise(noisy, t, embedded).float() - noise).square().mean(1)
+        truth = noise if self.prediction == "noise" else abar.sqrt() * noise - (1 - abar).sqrt() * target
+        error = (self.predict(noisy, t, embedded).float() - truth).square().mean(1)
         return error.view(self.multiplier, rows).mean(0)
 
     def sample(
@@ -101,7 +106,7 @@ class DiffusionLoss(nn.Module):
     ) -> Tensor:
         """Draw tokens (R, C) for conditions (R, D), or (2R, D) with the hidden branch second when guidance is not 1.
 
-        Guidance acts on the predicted noise; temperature multiplies the noise of every step but not the initial one, and the
+        Guidance acts on the prediction, which is the same for noise and velocity; temperature multiplies the noise of every step but not the initial one, and the
         last step adds none (as in the MAR code). clip limits the predicted clean token to [-clip, clip]: near pure noise an
         error of the predicted noise is multiplied by 1 / sqrt(abar), up to 20,000.
         """
@@ -115,12 +120,15 @@ class DiffusionLoss(nn.Module):
             abar, previous = abars[index], abars[index - 1] if index else 1.0
             doubled = torch.cat([x, x]) if guided else x
             t = torch.full((len(doubled),), kept[index], device=x.device)
-            noise = self.predict_noise(doubled, t, embedded).float()
+            out = self.predict(doubled, t, embedded).float()
             if guided:
-                conditioned, hidden = noise.chunk(2)
-                noise = hidden + guidance * (conditioned - hidden)
+                conditioned, hidden = out.chunk(2)
+                out = hidden + guidance * (conditioned - hidden)
             beta = 1 - abar / previous
-            x0 = (x - math.sqrt(1 - abar) * noise) / math.sqrt(abar)
+            if self.prediction == "noise":
+                x0 = (x - math.sqrt(1 - abar) * out) / math.sqrt(abar)
+            else:
+                x0 = math.sqrt(abar) * x - math.sqrt(1 - abar) * out
             if clip is not None:
                 x0 = x0.clamp(-clip, clip)
             mean = (math.sqrt(previous) * beta * x0 + math.sqrt(1 - beta) * (1 - previous) * x) / (1 - abar)
@@ -134,8 +142,8 @@ class DiffusionLoss(nn.Module):
 def cosine_abar(num_steps: int, noise_shift: float = 1.0) -> Tensor:
     """Cumulative signal share after each step, (num_steps,) float32, with beta at most 0.999 (Nichol & Dhariwal 2021).
 
-    noise_shift s divides every signal-to-noise ratio by s^2 (Hoogeboom et al. 2023, section 3.1): tokens of many redundant
-    channels are recognizable through far more noise than one channel, and the unshifted schedule hardly trains what is left.
+    noise_shift s divides every signal-to-noise ratio by s^2 (Hoogeboom et al. 2023, section 3.1): a token of many redundant
+    channels is recognizable through more noise than one channel is.
     """
     edges = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
     law = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2

@@ -25,7 +25,7 @@ class MAR(Paradigm):
     """Random order, bidirectional attention, Diffusion Loss on hidden tokens."""
 
     reads = "latents"
-    loss_unit = "squared noise error per latent value"
+    loss_unit = "squared prediction error per latent value"
     default_steps = 16
 
     def __init__(
@@ -41,6 +41,7 @@ class MAR(Paradigm):
         head_steps: int = 100,
         head_time_features: int = 256,
         head_clip: float | None = None,
+        head_prediction: Literal["noise", "velocity"] = "noise",
         head_noise_shift: float = 1.0,
         multiplier: int = 4,
         condition_at_input: bool = False,
@@ -50,8 +51,8 @@ class MAR(Paradigm):
 
         mask_ratio_*: of the hidden share, the left half of a Gaussian around 1 cut off at the minimum (the law of the MAR
             code, LTH14/mar models/mar.py).
-        head_*: the diffusion MLP, its sampling steps, the limit on its predicted clean token (none as published) and the
-            shift of its schedule towards noise (1 as published).
+        head_*: the diffusion MLP, its sampling steps, the limit on its predicted clean token (none as published), what it
+            predicts (noise as published) and the shift of its schedule towards noise (1 as published).
         multiplier: noise draws per hidden token and training step.
         condition_at_input: the head reads the condition at its input too, not through adaLN alone as published.
         guidance_schedule: over the revealed share of the tokens, linear from 1 as published, or constant.
@@ -59,6 +60,8 @@ class MAR(Paradigm):
         super().__init__(backbone, space, conditions)
         if guidance_schedule not in ("linear", "constant"):
             raise ValueError(f"guidance_schedule must be 'linear' or 'constant', not {guidance_schedule!r}")
+        if head_prediction not in ("noise", "velocity"):
+            raise ValueError(f"head_prediction must be 'noise' or 'velocity', not {head_prediction!r}")
         self.guidance_schedule = guidance_schedule
         width = backbone.width
         self.mask_ratio_minimum, self.mask_ratio_std = mask_ratio_minimum, mask_ratio_std
@@ -77,6 +80,7 @@ class MAR(Paradigm):
             multiplier=multiplier,
             condition_at_input=condition_at_input,
             time_features=head_time_features,
+            prediction=head_prediction,
             noise_shift=head_noise_shift,
         )
 

@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     sizes=(Size(width=32, depth=2, num_heads=2),),
     budget=4e9,
     rungs=(0.5, 1.0),
-    num_seeds=(1, 1),
+    num_seeds=((1, 1),),
     recipe=Recipe(batch_size=4, precision="fp32", warmup_steps=5, num_training_images=512),
     evaluation=Evaluation(
         num_samples=96, num_held_out=16, num_validation=16, num_reference=128, latency_calls=11, throughput_batches=(8,)

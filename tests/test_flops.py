@@ -179,7 +179,7 @@ def test_diffusion_head_of_mar(depth: int, width: int, condition: int, flops: in
             self.head.out = nn.Linear(width, 32)
 
         def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
-            return self.head.predict_noise(x, t, self.head.embed_condition(z))
+            return self.head.predict(x, t, self.head.embed_condition(z))
 
     with torch.device("meta"):
         inputs = (torch.empty(1, 16), torch.empty(1), torch.empty(1, condition))

@@ -230,7 +230,7 @@ def test_diffusion_loss_samples_a_gaussian_exactly_with_the_optimal_predictor() 
         abar = head.abar[t][:, None]
         return (1 - abar).sqrt() * (x - abar.sqrt() * mean) / (abar * std**2 + 1 - abar)
 
-    head.predict_noise = optimal
+    head.predict = optimal
     drawn = head.sample(
         torch.zeros(20_000, 4), steps=200, temperature=1.0, guidance=1.0, generator=torch.Generator().manual_seed(0)
     )
