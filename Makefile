@@ -30,7 +30,7 @@ help:  ## list the targets
 
 setup: $(READY)  ## create .venv from requirements.lock (done by the others when missing)
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready: requirements.lock
 	@echo "setting up $(VENV) from requirements.lock (about 6 GB, a few minutes)"
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "paradigm-bench needs Python 3.11 or newer; found $$(python3 --version)" >&2; exit 2; }
 	@python3 -m venv $(VENV)

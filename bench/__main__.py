@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 DEFAULT_EXPERIMENT = "shapes"
 
@@ -31,9 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+class Parser(argparse.ArgumentParser):
+    """Reports a bad option in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; `{self.prog} --help` lists what is allowed", file=sys.stderr)
+        sys.exit(2)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All stages and their options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="paradigm-bench",
         description="Compare image-generation paradigms at equal training FLOPs on one shared backbone.",
     )

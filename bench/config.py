@@ -112,7 +112,7 @@ class Experiment:
             raise ValueError(f"experiment {self.name}: rungs must ascend and end with 1, not {self.rungs}")
         if [len(row) for row in self.num_seeds] != [len(self.rungs)] * len(self.sizes):
             raise ValueError(
-                f"experiment {self.name}: num_seeds needs for each of {len(self.sizes)} sizes a number per rung ({len(self.rungs)})"
+                f"experiment {self.name}: num_seeds needs, for each of {len(self.sizes)} sizes, {len(self.rungs)} numbers"
             )
         names = [m.name for m in self.methods]
         if len(set(names)) != len(names):

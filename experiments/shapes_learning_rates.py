@@ -1,6 +1,6 @@
 """The learning-rate search behind experiments/shapes.py: the same four rates for each method, on validation captions alone.
 
-The smaller size is searched at a quarter of the default top budget, and both sizes use its winner. Nothing here
+The smaller size is searched at a third of the default top budget, and both sizes use its winner. Nothing here
 sees a test caption.
 """
 

@@ -2,9 +2,9 @@
 
 Letters: R rows (tokens), C token channels, D condition width, W MLP width.
 
-The cosine schedule of Nichol & Dhariwal 2021 over 1,000 training steps; ancestral sampling on respaced steps. The network predicts
-the noise, as published, or the velocity sqrt(abar) noise - sqrt(1 - abar) token (Salimans & Ho 2022, appendix D), whose loss keeps
-its weight where the token is nearly all noise. It knows nothing of sequences or images.
+The cosine schedule of Nichol & Dhariwal 2021 over 1,000 training steps; ancestral sampling on respaced steps. The network
+predicts the noise, as published, or the velocity sqrt(abar) noise - sqrt(1 - abar) token (Salimans & Ho 2022, appendix D),
+whose loss keeps its weight where the token is nearly all noise. It knows nothing of sequences or images.
 """
 
 from __future__ import annotations
@@ -55,8 +55,13 @@ class DiffusionLoss(nn.Module):
         prediction: Literal["noise", "velocity"] = "noise",
         noise_shift: float = 1.0,
     ) -> None:
-        """prediction: what the network outputs and the loss compares; noise_shift: see `cosine_abar`; multiplier: noise draws per token and step; condition_at_input: add the condition to the MLP's input too (not in
-        the published head, where it enters through adaLN alone)."""
+        """Options of the head.
+
+        multiplier: noise draws per token and step.
+        condition_at_input: add the condition to the MLP's input too (published: through adaLN alone).
+        prediction: what the network outputs and the loss compares.
+        noise_shift: see `cosine_abar`.
+        """
         super().__init__()
         self.channels, self.multiplier, self.condition_at_input = channels, multiplier, condition_at_input
         self.embed_token = linear(channels, width)
@@ -82,7 +87,7 @@ class DiffusionLoss(nn.Module):
         return self.out(modulate(self.final_norm(x), shift, scale))
 
     def loss(self, condition: Tensor, target: Tensor) -> Tensor:
-        """Squared error of the prediction per row (R,), averaged over `multiplier` draws, for condition (R, D) and target (R, C)."""
+        """Squared error per row (R,), averaged over `multiplier` draws, for condition (R, D) and target (R, C)."""
         rows = len(target)
         embedded = self.embed_condition(condition).repeat(self.multiplier, 1)
         target = target.repeat(self.multiplier, 1)
@@ -106,9 +111,9 @@ class DiffusionLoss(nn.Module):
     ) -> Tensor:
         """Draw tokens (R, C) for conditions (R, D), or (2R, D) with the hidden branch second when guidance is not 1.
 
-        Guidance acts on the prediction, which is the same for noise and velocity; temperature multiplies the noise of every step but not the initial one, and the
-        last step adds none (as in the MAR code). clip limits the predicted clean token to [-clip, clip]: near pure noise an
-        error of the predicted noise is multiplied by 1 / sqrt(abar), up to 20,000.
+        Guidance acts on the prediction, which is the same for noise and velocity. Temperature multiplies the noise of every
+        step but not the initial one, and the last step adds none (as in the MAR code). clip limits the predicted clean token
+        to [-clip, clip]: near pure noise an error of the predicted noise is multiplied by 1 / sqrt(abar), up to 20,000.
         """
         guided = guidance != 1.0
         embedded = self.embed_condition(condition)

@@ -110,6 +110,14 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert "weights shapes32 clip" in out
 
 
+def test_bad_options_get_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["sweep", "--launcher", "carrier-pigeon"], ["swep"], ["sweep", "--max-hours", "many"], []):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 def test_every_stage_has_help() -> None:
     done = subprocess.run([sys.executable, "-m", "bench", "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
     stages = "plan sweep run evaluate table plot report status paradigms check sample prepare doctor".split()
