@@ -50,7 +50,7 @@ report: $(READY)  ## draw figures and report.html again from RESULTS=results/NAM
 
 test: $(READY)  ## lint, types and tests
 	@$(MAKE) --no-print-directory lint
-	@$(RUN) -m pytest -n 2
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## ruff and mypy
 	@$(RUN) -m ruff check .

@@ -265,7 +265,7 @@ def sample(options: argparse.Namespace) -> None:
     import torch
 
     from bench.evaluate.run import save_grid
-    from bench.sweep import load_trained
+    from bench.stored import load_trained
 
     if options.num < 1:
         raise UserError(f"--num must be at least 1, not {options.num}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,15 @@ def measure_verifier(world: ShapesWorld, num: int) -> dict[str, Any]:
     return {"num_images_each": num, "false_rejects": rejects, "accepted": accepts}
 
 
-def one_word_changed(world: ShapesWorld, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """For each two-object caption another existing one that differs in exactly one word, (n,) ids."""
-    tokens = world.caption_tokens
-    lookup = {tuple(row): index for index, row in enumerate(tokens)}
+def one_word_changed(
+    world: ShapesWorld, ids: np.ndarray, generator: np.random.Generator, columns: Sequence[int] = range(7)
+) -> np.ndarray:
+    """For each two-object caption another existing one that differs in exactly one word, in one of the columns; (n,) ids."""
+    lookup = {tuple(row): index for index, row in enumerate(world.caption_tokens)}
     out = ids.copy()
-    for position, row in enumerate(tokens[ids]):
+    for position, row in enumerate(world.caption_tokens[ids]):
         options = []
-        for column in range(len(row)):
+        for column in columns:
             for word in range(1, len(world.vocabulary)):
                 changed = row.copy()
                 changed[column] = word
@@ -171,17 +172,8 @@ def measure_clip(instrument: Instrument) -> dict[str, Any]:
         truth = (seen * embed(ids)).sum(1)
         generator = np.random.default_rng(0)
         for kind, columns in kinds.items():
-            wrong = []
-            for row in world.caption_tokens[ids]:
-                options = []
-                for column in columns:
-                    for word in range(1, len(world.vocabulary)):
-                        changed = row.copy()
-                        changed[column] = word
-                        if word != row[column] and tuple(changed) in lookup:
-                            options.append(lookup[tuple(changed)])
-                wrong.append(int(generator.choice(options)))
-            found[f"{split}_beats_wrong_{kind}"] = float((truth > (seen * embed(np.array(wrong))).sum(1)).float().mean())
+            wrong = one_word_changed(world, ids, generator, columns)
+            found[f"{split}_beats_wrong_{kind}"] = float((truth > (seen * embed(wrong)).sum(1)).float().mean())
         swapped = world.caption_tokens[ids][:, [4, 5, 6, 3, 0, 1, 2]]
         other = np.array([lookup[tuple(row)] for row in swapped])
         found[f"{split}_beats_swapped_objects"] = float((truth > (seen * embed(other)).sum(1)).float().mean())

@@ -283,15 +283,17 @@ def count_sampling(
     Sampling has no fixed graph to trace, so here the referee of `count_forward` counts; on meta the two agree as integers.
     """
     _, words, null = meta_batch(meta_paradigm, 1, num_condition_tokens, feature_dim)
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        meta_paradigm.sample(
-            Condition(words, null),
-            steps=steps,
-            guidance=guidance,
-            temperature=temperature,
-            generator=torch.Generator(),
-        )
+    condition, generator = Condition(words, null), torch.Generator()
+    return count_call(
+        lambda: meta_paradigm.sample(condition, steps=steps, guidance=guidance, temperature=temperature, generator=generator)
+    )
+
+
+def count_call(call: Callable[[], object]) -> int:
+    """FLOPs of a call on meta tensors without gradients, by torch's counter: for loops and convolutions, which fvcore cannot
+    trace there."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
     return counter.get_total_flops()
 
 

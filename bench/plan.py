@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -12,19 +10,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bench.conditioning import Condition
 from bench.config import Experiment, Method, Run
 from bench.data.cache import step_seed
 from bench.flops import FLOP_RULE, FlopMeter, num_parameters
 from bench.instrument import Instrument
+from bench.machine import Machine, calibrate, this_machine
 from bench.paradigm import TokenSpace
 from bench.registry import load
-from bench.train import MIN_STEPS, build_meta, build_paradigm
+from bench.train import MIN_STEPS, build_meta
 
 SHAPE_DRAWS = 64
 """Step seeds tried to average the cost of a loss whose shapes are random."""
-CALIBRATION_FLOPS = 1.5e9
-CALIBRATION_STEPS = 3
 PLAN_COLUMNS = (
     "run_id",
     "trunk_id",
@@ -48,27 +44,6 @@ PLAN_COLUMNS = (
     "flop_rule",
     "loss_unit",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """How many runs train at once here, and with what."""
-
-    device: str
-    num_workers: int
-    num_threads: int
-
-
-def this_machine() -> Machine:
-    """One run per GPU; on CPU one single-threaded process per core (two spinning threads on a shared core collapse)."""
-    if torch.cuda.is_available():
-        return Machine(torch.cuda.get_device_name(), 1, max(1, num_cores() // 2))
-    return Machine("cpu", num_cores(), 1)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,26 +256,3 @@ def count_run(run: Run, space: TokenSpace, instrument: Instrument) -> RunCost:
     seeds = [step_seed(run.seed, step, "loss") for step in range(SHAPE_DRAWS)]
     counts = meter.expected(seeds)
     return RunCost(num_parameters(meta), sum(c.dense for c in counts) / len(counts), sum(c.causal for c in counts) / len(counts))
-
-
-def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_image: float) -> float:
-    """Training FLOP/s of one worker here: the fastest of a few real forward and backward passes."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    batch = max(1, min(run.recipe.batch_size, math.ceil(CALIBRATION_FLOPS / flops_per_image)))
-    with torch.device(device):
-        paradigm = build_paradigm(run, space, instrument.conditions)
-        words = torch.ones(batch, instrument.conditions.num_tokens, dtype=torch.int64)
-        if space.kind == "latents":
-            tokens = torch.randn(batch, space.num_tokens, space.channels)
-        else:
-            tokens = torch.randint(space.vocabulary, (batch, space.num_tokens))
-    seconds = []
-    for _ in range(CALIBRATION_STEPS):
-        start = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
-            loss, _ = paradigm.loss(tokens, Condition.of(words))
-        loss.mean().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return flops_per_image * batch / min(seconds)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from bench import plot
-from bench.results import COLUMNS, Results, load_table, test_rows, write_text
+from bench.results import COLUMNS, Results, finished_rows, load_table, write_text
 
 GRID_SCALE = 2
 GRID_PROMPTS = 8
@@ -39,7 +39,7 @@ def write_report(results: Results) -> None:
         ValueError: when there is no table.
     """
     frame = load_table(results.root)
-    done = test_rows(frame)
+    done = finished_rows(frame)
     sections = []
     if len(done):
         results.figures.mkdir(exist_ok=True)

@@ -210,6 +210,6 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     return frame
 
 
-def test_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def finished_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Finished rows on the test captions."""
     return frame[(frame["status"] == "done") & (frame["split"] == "test")]

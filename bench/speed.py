@@ -19,7 +19,8 @@ from bench.conditioning import Condition
 from bench.config import Experiment
 from bench.flops import count_sampling
 from bench.instrument import Instrument
-from bench.plan import make_plan, this_machine
+from bench.machine import this_machine
+from bench.plan import make_plan
 from bench.results import save_frame
 from bench.train import build_meta, build_paradigm
 

@@ -1,0 +1,1 @@
+"""The built-in paradigms; `bench` loads them through its registry."""

@@ -133,6 +133,38 @@ def test_gpt2(width: int, depth: int, num_heads: int, flops: int) -> None:
         assert count_forward(model, (torch.empty(1, 1024, width),)).dense == flops
 
 
+class VisionTransformer(nn.Module):
+    """Dosovitskiy et al. 2021 on our backbone: linear patch embedding, class token, 1,000 classes."""
+
+    def __init__(self, width: int, depth: int, num_heads: int, patch: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3 * patch**2, width)
+        self.start = nn.Parameter(torch.empty(1, 1, width))
+        plain = BackboneConfig(width=width, depth=depth, num_heads=num_heads, modulation=False, qk_norm=False)
+        self.backbone = Backbone(plain)
+        self.head = nn.Linear(width, 1000)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return self.head(self.backbone(torch.cat([self.start, self.embed(patches)], dim=1))[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "num_heads", "patch", "macs"),
+    [
+        (768, 12, 12, 16, 17_563_828_224),
+        (768, 12, 12, 32, 4_409_186_304),
+        (1024, 24, 16, 16, 61_554_712_576),
+        (1024, 24, 16, 32, 15_377_539_072),
+        (1280, 32, 16, 14, 167_295_109_120),
+    ],
+)
+def test_vision_transformers_at_224_pixels(width: int, depth: int, num_heads: int, patch: int, macs: int) -> None:
+    """torchvision's published operation counts."""
+    with torch.device("meta"):
+        model = VisionTransformer(width, depth, num_heads, patch)
+        assert count_forward(model, (torch.empty(1, (224 // patch) ** 2, 3 * patch**2),)).dense == 2 * macs
+
+
 class DiT(nn.Module):
     """Peebles & Xie 2023 on our backbone: 4-channel latents, learned variance."""
 

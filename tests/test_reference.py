@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from bench import plot
-from bench.results import load_table, test_rows
+from bench.results import finished_rows, load_table
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "shapes-cpu"
@@ -16,7 +16,7 @@ REFERENCE = ROOT / "results" / "shapes-cpu"
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    return test_rows(load_table(REFERENCE))
+    return finished_rows(load_table(REFERENCE))
 
 
 def test_the_reference_compares_four_paradigms(rows: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.results import COLUMNS, Results, build_table, load_table, test_rows
+from bench.results import COLUMNS, Results, build_table, finished_rows, load_table
 
 HERE = Path(__file__).parent
 MAY_BE_EMPTY = {"error", "git_sha", "latency_ms_b1_p90", "sampler_steps"}
@@ -39,7 +39,7 @@ def test_table_is_complete(swept: tuple) -> None:
     frame = load_table(root)
     assert list(frame.columns) == list(COLUMNS)
     assert set(frame["status"]) == {"done"}
-    rows = test_rows(frame)
+    rows = finished_rows(frame)
     assert sorted(rows["method"]) == sorted(["diffusion", "mar", "masked-token", "next-token"] * 2)
     empty = [name for name in COLUMNS if rows[name].isna().any()]
     assert set(empty) <= MAY_BE_EMPTY
@@ -50,7 +50,7 @@ def test_table_is_complete(swept: tuple) -> None:
 
 
 def test_budgets_are_met(swept: tuple) -> None:
-    rows = test_rows(load_table(swept[0]))
+    rows = finished_rows(load_table(swept[0]))
     assert ((rows["flops_spent"] / rows["flops_budget"] - 1).abs() <= 0.01).all()
     assert (rows["images_seen"] == rows["steps"] * rows["batch_size"]).all()
     next_token = rows[rows["method"] == "next-token"]
@@ -70,7 +70,7 @@ def test_every_paradigm_saw_the_same_images(swept: tuple) -> None:
 
 def test_metrics_are_whole_and_end_at_the_budget(swept: tuple) -> None:
     root, _ = swept
-    for row in test_rows(load_table(root)).to_dict("records"):
+    for row in finished_rows(load_table(root)).to_dict("records"):
         lines = [json.loads(x) for x in (Results(root).run(row["run_id"]) / "metrics.jsonl").read_text().splitlines()]
         spent = [line["flops_spent"] for line in lines]
         assert spent == sorted(spent)
@@ -87,6 +87,24 @@ def test_the_same_command_does_nothing(swept: tuple) -> None:
     assert "nothing to train" in again.stderr
     assert before == {p: p.stat().st_mtime_ns for p in (root / "runs").rglob("*") if p.is_file()}
     assert (root / "table.csv").read_bytes() == table
+
+
+def test_an_interrupted_sweep_repeats_only_what_is_missing(swept: tuple) -> None:
+    """One run is lost as if killed in training: it alone trains again, from its trunk, to the same numbers."""
+    root, _ = swept
+    before = load_table(root)
+    lost = finished_rows(before).query("method == 'next-token'")["run_id"].iloc[-1]
+    folder = Results(root).run(lost)
+    (folder / "weights.safetensors").unlink()
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "status": "training"}))
+    others = {p: p.stat().st_mtime_ns for p in (root / "runs").rglob("*") if p.is_file() and folder not in p.parents}
+    again = bench("sweep", "--experiment", str(HERE / "miniature.py"), "--results", str(root))
+    assert again.returncode == 0, again.stderr
+    assert "training 1 runs on 1 trunks (7 runs done before)" in again.stderr
+    assert others == {p: p.stat().st_mtime_ns for p in others}
+    same = ["run_id", "split", "guidance", "steps", "flops_spent", "loss", "fid", "prompt_accuracy", "status"]
+    pd.testing.assert_frame_equal(before[same], load_table(root)[same])
 
 
 def test_figures_are_drawn(swept: tuple) -> None:
@@ -113,7 +131,7 @@ def test_another_experiment_is_refused(swept: tuple) -> None:
 
 def test_single_stages_work_on_their_own(swept: tuple) -> None:
     root, _ = swept
-    run = test_rows(load_table(root))["run_id"].iloc[0]
+    run = finished_rows(load_table(root))["run_id"].iloc[0]
     assert bench("status", str(root)).stdout.count("done") == 8
     out = root / "sampled.png"
     done = bench("sample", str(root / "runs" / run), "a large green circle above a small blue square", "--out", str(out))

@@ -5,9 +5,11 @@ Letters: n images, M condition tokens.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from bench.evaluate import fidelity
 from bench.evaluate.clip import canonical_tokens
 from bench.evaluate.latency import measure_speed
 from bench.evaluate.prompts import Verdict, verify
-from bench.flops import count_forward, count_sampling
+from bench.flops import count_call, count_sampling
 from bench.instrument import Instrument
 from bench.paradigm import Paradigm
 from bench.results import Results, append_line, write_text
@@ -148,8 +150,8 @@ class Evaluator:
         def compute() -> dict[str, Any]:
             space, conditions = self.instrument.space(run.tokenizer), self.instrument.conditions
             meta = build_meta(run, space, conditions)
-            decoder = DecodeRaw(Autoencoder(self.instrument.autoencoder_config(run.tokenizer))).to("meta")
-            latents = torch.empty(1, space.num_tokens, len(decoder.model.scale), device="meta")
+            decoder = Autoencoder(self.instrument.autoencoder_config(run.tokenizer)).to("meta")
+            latents = torch.empty(1, space.num_tokens, len(decoder.scale), device="meta")
             sampling = count_sampling(
                 meta,
                 conditions.num_tokens,
@@ -157,9 +159,10 @@ class Evaluator:
                 steps=method.sampler_steps,
                 guidance=2.0 if guided else 1.0,
             )
-            return {"flops_per_sample": sampling, "flops_per_decode": count_forward(decoder, (latents,)).dense}
+            return {"flops_per_sample": sampling, "flops_per_decode": count_call(lambda: decoder.decode_raw(latents))}
 
-        key = f"{run.trunk_id.split('-')[-1]}-{method.sampler_steps}-{guided}"
+        decides = [run.paradigm, run.paradigm_version, run.options, asdict(run.size), run.tokenizer, method.sampler_steps, guided]
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         return self._cached(f"costs-{key}", compute)
 
     @torch.inference_mode()
@@ -182,17 +185,6 @@ class Evaluator:
 def method_is_search(settings: Evaluation) -> bool:
     """A learning-rate search never touches the test captions."""
     return settings.num_samples == 0
-
-
-class DecodeRaw(torch.nn.Module):
-    """The decoder alone as a module of tensors, for counting."""
-
-    def __init__(self, model: Autoencoder) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.model.decode_raw(latents)
 
 
 class Sampler:

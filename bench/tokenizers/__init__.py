@@ -1,0 +1,1 @@
+"""Image autoencoders: pixels to the tokens that paradigms read, and back."""

@@ -1,0 +1,176 @@
+"""What one worker process does: train and evaluate the missing runs of a trunk, looking at the disk before every step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.config import Evaluation, Method, Run
+from bench.data.cache import TrainingData
+from bench.instrument import Instrument
+from bench.machine import Machine
+from bench.results import Results, write_text
+
+REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one worker does: all missing runs of one trunk."""
+
+    root: Path
+    world: str
+    runs: tuple[Run, ...]
+    method: Method
+    evaluation: Evaluation
+    machine: Machine
+
+
+def latent_file(results: Results, instrument: Instrument, tokenizer: str, num_images: int) -> Path:
+    """The cache file of a tokenizer's encoded training images."""
+    key = f"{instrument.world.fingerprint}-{tokenizer}-{instrument.hash(tokenizer)}-{num_images}"
+    return results.cache / f"latents-{key}.safetensors"
+
+
+def record(results: Results, run: Run) -> dict[str, Any]:
+    """The run's run.json, or an empty record."""
+    path = results.run(run.run_id) / "run.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def save_record(results: Results, run: Run, **changes: Any) -> None:
+    """Update the run's run.json, written whole."""
+    folder = results.run(run.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**record(results, run), "run": asdict(run), **changes}
+    write_text(folder / "run.json", json.dumps(content, indent=1))
+
+
+def run_job(job: Job, reports: Any) -> None:
+    """Train and evaluate the missing runs of a trunk in this process."""
+    import torch
+
+    torch.set_num_threads(job.machine.num_threads)
+    results, instrument = Results(job.root), Instrument(job.world)
+    for index, run in enumerate(job.runs):
+        say = Reporter(run, reports)
+        try:
+            if record(results, run).get("status") not in ("trained", "evaluating"):
+                train_run(job, run, results, instrument, say)
+            save_record(results, run, status="evaluating")
+            say.stage("evaluating")
+            evaluator_of(job, instrument, results).evaluate(run, job.method, say.stage)
+            save_record(results, run, status="done", error=None)
+            say.stage("done")
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            reason = f"{type(error).__name__}: {first}"
+            for failed in job.runs[index:]:
+                save_record(results, failed, status="failed", error=reason)
+            (results.run(run.run_id) / "error.txt").write_text(traceback.format_exc())
+            say.stage(f"failed: {reason}")
+            return
+
+
+_EVALUATORS: dict[tuple[Path, str], Any] = {}
+
+
+def evaluator_of(job: Job, instrument: Instrument, results: Results) -> Any:
+    """The worker's evaluator; its reference images are rendered once per process."""
+    from bench.evaluate.run import Evaluator
+
+    key = (job.root, instrument.protocol(job.evaluation))
+    if key not in _EVALUATORS:
+        _EVALUATORS[key] = Evaluator(instrument, job.evaluation, results)
+    return _EVALUATORS[key]
+
+
+class Reporter:
+    """Sends a run's progress to the launcher."""
+
+    def __init__(self, run: Run, reports: Any) -> None:
+        self.run, self.reports = run, reports
+        self.sent_flops = 0
+        self.sent_at = 0.0
+
+    def stage(self, text: str) -> None:
+        self.reports.put({"run": self.run.run_id, "stage": text, "flops": 0})
+
+    def progress(self, spent: int, start: int, loss: float) -> None:
+        """Report FLOPs of a segment that began at `start`."""
+        self.sent_flops = max(self.sent_flops, start)
+        if time.monotonic() - self.sent_at > REPORT_SECONDS:
+            self.reports.put({"run": self.run.run_id, "flops": spent - self.sent_flops, "loss": loss})
+            self.sent_flops, self.sent_at = spent, time.monotonic()
+
+
+def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say: Reporter) -> None:
+    """Extend the trunk to the run's branch point, then cool down to its budget."""
+    from bench.train import train_segment
+
+    data = TrainingData(latent_file(results, instrument, run.tokenizer, run.recipe.num_training_images))
+    space, conditions = instrument.space(run.tokenizer), instrument.conditions
+    trunk, folder = results.trunk(run.trunk_id), results.run(run.run_id)
+    trunk.mkdir(parents=True, exist_ok=True)
+    save_record(results, run, status="training", error=None)
+    say.stage("training")
+    branch_at = (1 - run.recipe.cooldown) * run.flops_budget
+    branch = trunk / f"{round(branch_at)}.ckpt"
+    trunk_metrics = trunk / "metrics.jsonl"
+
+    def segment(start: Path | None, start_flops: int, **arguments: Any) -> Any:
+        say.sent_flops = start_flops
+        report = lambda p: say.progress(p.flops_spent, start_flops, p.loss)  # noqa: E731
+        return train_segment(run, data, space, conditions, start=start, report=report, **arguments)
+
+    seconds = trunk / "seconds.json"
+    spent: dict[str, float] = json.loads(seconds.read_text()) if seconds.exists() else {}
+    if not branch.exists():
+        earlier = sorted((p for p in trunk.glob("*.ckpt") if int(p.stem) < branch_at), key=lambda p: int(p.stem))
+        start = earlier[-1] if earlier else None
+        start_flops = int(start.stem) if start else 0
+        trained = segment(
+            start, start_flops, budget=float("inf"), stop_at=branch_at, checkpoint=branch, weights=None, metrics=trunk_metrics
+        )
+        spent[branch.stem] = trained.seconds + (spent.get(start.stem, 0.0) if start else 0.0)
+        write_text(seconds, json.dumps(spent))
+    metrics = folder / "metrics.jsonl"
+    lines = trunk_metrics.read_text().splitlines() if trunk_metrics.exists() else []
+    kept = [line for line in lines if json.loads(line)["flops_spent"] <= branch_at * 1.01]
+    metrics.write_text("".join(line + "\n" for line in kept))
+    weights = folder / "weights.safetensors"
+    budget = float(run.flops_budget)
+    done = segment(branch, round(branch_at), budget=budget, stop_at=budget, checkpoint=None, weights=weights, metrics=metrics)
+    images = done.steps * run.recipe.batch_size
+    training = {
+        "flops_spent": done.flops_spent,
+        "flops_spent_causal": done.flops_spent_causal,
+        "flops_per_image": round(done.flops_spent / images),
+        "flops_per_image_causal": round(done.flops_spent_causal / images),
+        "steps": done.steps,
+        "images_seen": images,
+        "epochs": round(images / len(data), 3),
+        "loss": done.loss,
+        "train_seconds": round(spent.get(branch.stem, 0.0) + done.seconds, 2),
+        "device": job.machine.device,
+        "num_threads": job.machine.num_threads,
+        "git_sha": git_sha(),
+    }
+    save_record(results, run, status="trained", training=training)
+
+
+def git_sha() -> str:
+    """Commit of the code, with "+" when the working tree differs; empty outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    sha = git("rev-parse", "--short=12", "HEAD")
+    return sha + ("+" if sha and git("status", "--porcelain", "--untracked-files=no") else "")
