@@ -119,11 +119,12 @@ class TrainingModule(L.LightningModule):
         self.flops_spent += billed.dense
         self.flops_spent_causal += billed.causal
         mean = loss.mean()
-        if step % LOG_EVERY_STEPS == 0 or self.flops_spent + billed.dense / 2 > self.stop_at:
+        ends = self.flops_spent + billed.dense / 2 > self.stop_at
+        if (step + 1) % LOG_EVERY_STEPS == 0 or ends:  # reading the value waits for the device
             self.last_loss = float(mean.detach())
             if not torch.isfinite(mean):
                 raise FloatingPointError(f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}")
-        if self.flops_spent + billed.dense / 2 > self.stop_at:
+        if ends:
             self.trainer.should_stop = True
         return mean
 

@@ -26,15 +26,16 @@ MAR_OPTIONS = {
 The shift is the square root of the 16 channels."""
 
 METHODS = (
-    Method(paradigm="diffusion", tokenizer="autoencoder-kl", learning_rates=(8e-3, 8e-3), guidance=GUIDANCE),
+    Method(paradigm="diffusion", tokenizer="autoencoder-kl", learning_rates=(8e-3, 8e-3), guidance=GUIDANCE, sampler_steps=12),
     Method(paradigm="next-token", tokenizer="autoencoder-fsq", learning_rates=(4e-3, 4e-3), guidance=GUIDANCE),
-    Method(paradigm="masked-token", tokenizer="autoencoder-fsq", learning_rates=(4e-3, 4e-3), guidance=GUIDANCE),
+    Method(paradigm="masked-token", tokenizer="autoencoder-fsq", learning_rates=(4e-3, 4e-3), guidance=GUIDANCE, sampler_steps=8),
     Method(
         paradigm="mar",
         tokenizer="autoencoder-kl",
         learning_rates=(2e-3, 2e-3),
         guidance=GUIDANCE,
         options=MAR_OPTIONS,
+        sampler_steps=8,
         temperature=0.5,
     ),
 )
@@ -44,7 +45,7 @@ EXPERIMENT = Experiment(
     world="shapes32",
     methods=METHODS,
     sizes=SIZES,
-    budget=1.5e12,
+    budget=1.3e12,
     rungs=(0.1, 0.3, 1.0),
     num_seeds=((1, 1, 2), (1, 1, 1)),
     recipe=RECIPE,

@@ -8,10 +8,12 @@ from bench.data.render import render_captions
 from bench.data.shapes import ShapesWorld
 from bench.evaluate.clip import canonical_tokens
 from bench.evaluate.fidelity import (
+    Reference,
     features,
     frechet_distance,
     jackknife_error,
     kernel_distance,
+    kernel_distance_error,
     measure,
     register_extractor,
 )
@@ -46,17 +48,25 @@ def test_jackknife_error_of_a_mean() -> None:
     assert error == pytest.approx(values.std(ddof=1) / np.sqrt(1000), rel=1e-6)
 
 
+def test_kernel_distance_error_is_its_jackknife() -> None:
+    generator = np.random.default_rng(1)
+    a, b = generator.standard_normal((100, 6)) + 0.2, generator.standard_normal((150, 6))
+    slow = jackknife_error(lambda rows: kernel_distance(a[rows], b), len(a))
+    assert kernel_distance_error(a, b) == pytest.approx(slow, rel=1e-9)
+
+
 def test_torch_fidelity_agrees_with_float64(instrument: Instrument, world: ShapesWorld, tmp_path) -> None:
     ids = np.resize(world.split_ids("test"), 400)
     real = torch.from_numpy(render_captions(world, ids, "test", 0))
     other = torch.from_numpy(render_captions(world, world.split_ids("held_out")[:400], "held_out", 5000))
     name = register_extractor(instrument.clip, instrument.hash("clip"))
     assert register_extractor(instrument.clip, instrument.hash("clip")) == name
-    found = measure(name, instrument.clip, other, real, "test-reference", tmp_path)
-    expected = frechet_distance(features(instrument.clip, other), features(instrument.clip, real))
+    reference = Reference.of("test-reference", real, instrument.clip)
+    found = measure(name, instrument.clip, other, reference, tmp_path)
+    expected = frechet_distance(features(instrument.clip, other), reference.features)
     assert found.fid == pytest.approx(expected, rel=1e-3)
-    assert found.kid == pytest.approx(kernel_distance(features(instrument.clip, other), features(instrument.clip, real)), rel=0.1)
-    same = measure(name, instrument.clip, real, real, "test-reference", tmp_path)
+    assert found.kid == pytest.approx(kernel_distance(features(instrument.clip, other), reference.features), rel=0.1)
+    same = measure(name, instrument.clip, real, reference, tmp_path)
     assert same.fid == pytest.approx(0, abs=1e-3)
     assert same.precision == same.recall == 1
     assert found.fid > 10 * same.fid
@@ -65,7 +75,7 @@ def test_torch_fidelity_agrees_with_float64(instrument: Instrument, world: Shape
 def test_too_few_images_are_refused(instrument: Instrument, tmp_path) -> None:
     images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(ValueError, match="more than 64 images"):
-        measure("none", instrument.clip, images, images, "x", tmp_path)
+        measure("none", instrument.clip, images, Reference.of("x", images, instrument.clip), tmp_path)
 
 
 def test_clip_reads_its_captions(instrument: Instrument, world: ShapesWorld) -> None:

@@ -92,11 +92,23 @@ def features(clip: ShapesCLIP, images: Tensor, batch: int = 256) -> np.ndarray:
     return torch.cat([clip.encode_images(part)[0] for part in images.split(batch)]).double().numpy()
 
 
-def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Tensor, reference_name: str, cache: Path) -> Fidelity:
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Real images with their features, and a name that must change whenever the images do."""
+
+    name: str
+    images: Tensor  # (m, 3, H, H) uint8
+    features: np.ndarray  # (m, d) float64
+
+    @classmethod
+    def of(cls, name: str, images: Tensor, clip: ShapesCLIP) -> Reference:
+        return cls(name, images, features(clip, images))
+
+
+def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Reference, cache: Path) -> Fidelity:
     """All fidelity metrics of generated images (n, 3, H, H) uint8 against real ones.
 
     Args:
-        reference_name: names the reference's content; it must change whenever the images do.
         cache: folder for the reference's features.
 
     Raises:
@@ -107,27 +119,27 @@ def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Tensor,
     with contextlib.redirect_stderr(io.StringIO()):
         found = calculate_metrics(
             input1=ImageSet(images),
-            input2=ImageSet(reference),
+            input2=ImageSet(reference.images),
             feature_extractor=extractor,
             fid=True,
             kid=True,
             prc=True,
             kid_subsets=KID_SUBSETS,
-            kid_subset_size=min(len(images), len(reference), 1000),
+            kid_subset_size=min(len(images), len(reference.images), 1000),
             prc_neighborhood=PRECISION_NEIGHBORS,
             cuda=False,
             save_cpu_ram=True,
             batch_size=256,
             cache_root=str(cache),
-            input2_cache_name=reference_name,
+            input2_cache_name=reference.name,
             verbose=False,
         )
-    generated, real = features(clip, images), features(clip, reference)
+    generated, real = features(clip, images), reference.features
     return Fidelity(
         fid=float(found["frechet_inception_distance"]),
         fid_se=jackknife_error(lambda rows: frechet_distance(generated[rows], real), len(generated)),
         kid=float(found["kernel_inception_distance_mean"]),
-        kid_se=jackknife_error(lambda rows: kernel_distance(generated[rows], real), len(generated)),
+        kid_se=kernel_distance_error(generated, real),
         precision=float(found["precision"]),
         recall=float(found["recall"]),
     )
@@ -143,16 +155,26 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The cubic kernel (x.y / d + 1)^3 of KID (Binkowski et al. 2018)."""
+    product = x @ y.T / x.shape[1] + 1
+    return product * product * product
+
+
+def _within(gram: np.ndarray) -> float:
+    """Mean of a set's kernel over its ordered pairs of different members."""
+    return float((gram.sum() - np.trace(gram)) / (len(gram) * (len(gram) - 1)))
+
+
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD with the cubic kernel (x.y / d + 1)^3 of KID (Binkowski et al. 2018); may be negative."""
+    """Unbiased squared MMD of features (n, d) and (m, d) with KID's kernel; may be negative."""
+    return _within(_kernel(a, a)) + _within(_kernel(b, b)) - 2 * float(_kernel(a, b).mean())
 
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return (x @ y.T / x.shape[1] + 1) ** 3
 
-    n, m = len(a), len(b)
-    within_a, within_b = kernel(a, a), kernel(b, b)
-    within = (within_a.sum() - np.trace(within_a)) / (n * (n - 1)) + (within_b.sum() - np.trace(within_b)) / (m * (m - 1))
-    return float(within - 2 * kernel(a, b).mean())
+def kernel_distance_error(a: np.ndarray, b: np.ndarray) -> float:
+    """Jackknife standard error of `kernel_distance` over the rows of a; b's own term is constant and drops out."""
+    within, between = _kernel(a, a), _kernel(a, b).mean(1)
+    return jackknife_error(lambda rows: _within(within[np.ix_(rows, rows)]) - 2 * float(between[rows].mean()), len(a))
 
 
 def jackknife_error(statistic: Callable[[np.ndarray], float], n: int, blocks: int = JACKKNIFE_BLOCKS) -> float:

@@ -49,8 +49,11 @@ class Evaluator:
         self.world = instrument.world
         self.protocol = instrument.protocol(settings)
         self.extractor = fidelity.register_extractor(instrument.clip, instrument.hash("clip"))
-        self.reference = self._real(settings.num_reference, REFERENCE_OFFSET)
-        self.reference_name = f"reference-{self.world.fingerprint}-{settings.num_reference}"
+        self.reference = fidelity.Reference.of(
+            f"reference-{self.world.fingerprint}-{settings.num_reference}",
+            self._real(settings.num_reference, REFERENCE_OFFSET),
+            instrument.clip,
+        )
 
     def caption_ids(self, split: Split, num: int) -> np.ndarray:
         """The frozen list: the split's captions in order, repeated until there are num."""
@@ -72,7 +75,7 @@ class Evaluator:
         """FID and its relatives against the reference."""
         cache = self.results.cache / "fidelity"
         cache.mkdir(parents=True, exist_ok=True)
-        return fidelity.measure(self.extractor, self.instrument.clip, images, self.reference, self.reference_name, cache)
+        return fidelity.measure(self.extractor, self.instrument.clip, images, self.reference, cache)
 
     def floors(self, tokenizer: str) -> dict[str, Any]:
         """FID of real images, and of the autoencoder's reconstructions of them, at the same N; the accuracy ceiling."""
