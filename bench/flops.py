@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -156,7 +156,7 @@ def count_forward(model: nn.Module, inputs: tuple[Tensor, ...]) -> FlopCount:
 
 
 @contextmanager
-def _quiet_tracing():  # type: ignore[no-untyped-def]
+def _quiet_tracing() -> Iterator[None]:
     """Silence fvcore's list of skipped operators (ours is an error) and the tracer's remarks about Python numbers."""
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     level = logger.level
