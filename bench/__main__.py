@@ -124,7 +124,7 @@ def make(options: argparse.Namespace) -> tuple[Any, Any]:
     from bench.config import parse_budget
 
     experiment = load_experiment(options.experiment)
-    budget = parse_budget(options.budget) if options.budget else round(experiment.budget)
+    budget = parse_budget(options.budget) if options.budget is not None else round(experiment.budget)
     if options.paradigms:
         experiment = experiment.select([name.strip() for name in options.paradigms.split(",")])
     from bench.registry import check_name

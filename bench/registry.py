@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.paradigm import Paradigm
 
 GROUP = "paradigm_bench.paradigms"
+MAX_LISTED = 12
 BUILT_INS = {
     "diffusion": "paradigms.diffusion:Diffusion",
     "masked-token": "paradigms.masked_token:MaskedToken",
@@ -49,10 +50,11 @@ def _origin(point: EntryPoint) -> str:
 
 
 def nearest(name: str, allowed: list[str]) -> str:
-    """The end of an error line: the nearest allowed name, if any, and the list."""
+    """The end of an error line: the nearest allowed name, if any, and the list, cut when it is long."""
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(sorted(allowed))}"
+    shown, more = sorted(allowed)[:MAX_LISTED], len(allowed) - MAX_LISTED
+    return f"{hint}known: {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")
 
 
 def check_name(name: str) -> None:

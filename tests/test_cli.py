@@ -76,9 +76,10 @@ def test_an_empty_results_folder(command: list[str], tmp_path: Path, capsys: pyt
 
 def test_an_unknown_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--experiment", MINIATURE, "--results", str(tmp_path / "r")]) == 0
-    capsys.readouterr()
-    assert main(["run", str(tmp_path / "r"), "diffusion-32x2"]) == 2
-    assert "did you mean 'diffusion-32x2-s0" in capsys.readouterr().err
+    assert main(["status", str(tmp_path / "r")]) == 0
+    known = capsys.readouterr().out.split()[-1]
+    assert main(["run", str(tmp_path / "r"), known[:-1]]) == 2
+    assert f"did you mean {known!r}?" in capsys.readouterr().err
 
 
 def test_years_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
