@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Okabe & Ito 2008, distinct for color-blind readers."""
@@ -33,13 +35,13 @@ class Metric:
 
 
 METRICS = {
-    "fid": Metric("fid", "FID in the suite's CLIP features (lower is better)", False, log=True, error="fid_se"),
-    "kid": Metric("kid", "KID in the suite's CLIP features (lower is better)", False, error="kid_se"),
+    "fid": Metric("fid", "FID, suite's CLIP features", False, log=True, error="fid_se"),
+    "kid": Metric("kid", "KID, suite's CLIP features", False, error="kid_se"),
     "prompt_accuracy": Metric("prompt_accuracy", "exact prompt accuracy, unseen captions", True, error="prompt_accuracy_se"),
     "prompt_accuracy_heldout": Metric(
         "prompt_accuracy_heldout", "exact prompt accuracy, held-out pairs", True, error="prompt_accuracy_heldout_se"
     ),
-    "clip_score": Metric("clip_score", "CLIP score (cosine, the suite's CLIP)", True, error="clip_score_se"),
+    "clip_score": Metric("clip_score", "CLIP score (cosine, suite's CLIP)", True, error="clip_score_se"),
 }
 
 COSTS = {
@@ -79,10 +81,22 @@ def best_per_budget(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     return order.groupby(["method", "flops_budget"], as_index=False).first().sort_values(["method", "flops_budget"])
 
 
+def _log_ticks(axis: Axis) -> None:
+    """Short labels at 1, 2 and 5 of each decade, which do not run into each other."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:.0e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-"))
+    )
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _finish(axes: Axes, metric: Metric) -> None:
     axes.set_ylabel(metric.label)
     if metric.log:
         axes.set_yscale("log")
+        _log_ticks(axes.yaxis)
+    if axes.get_xscale() == "log":
+        _log_ticks(axes.xaxis)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -131,11 +145,14 @@ def quality_against_training(frame: pd.DataFrame, name: str) -> Figure:
     limits = {"fid": ("fid_autoencoder", "autoencoder"), "prompt_accuracy": ("prompt_accuracy_ceiling", "autoencoder")}
     if name in limits:
         column, text = limits[name]
-        for tokenizer, rows in frame.dropna(subset=[column]).groupby("tokenizer"):
-            value = float(rows[column].iloc[0])
+        limit = frame.dropna(subset=[column]).groupby("tokenizer")[column].first()
+        for index, (tokenizer, value) in enumerate(limit.items()):
             axes.axhline(value, color="#777777", ls=":", lw=0.9)
             kind = str(tokenizer).split("@")[0].split("-")[-1].upper()
-            axes.annotate(f"{kind} {text}", (1, value), xycoords=("axes fraction", "data"), fontsize=6.5, ha="right", va="bottom")
+            place, align = (0.02, "left") if index % 2 == 0 else (0.98, "right")
+            axes.annotate(
+                f"{kind} {text} {value:.3g}", (place, value), xycoords=("axes fraction", "data"), fontsize=7, ha=align, va="top"
+            )
     axes.set_xscale("log")
     axes.set_xlabel("training FLOPs per run (forward + backward, 1 multiply-add = 2)")
     _finish(axes, metric)
@@ -160,8 +177,10 @@ def isoflop(frame: pd.DataFrame, name: str) -> Figure:
                 axes.plot([best], [cells[best]], marker="*", ms=13, color=COLORS[1], ls="", zorder=5)
         axes.set_title(method, fontsize=9)
         axes.set_xscale("log")
-        axes.set_xlabel("trainable parameters")
+        axes.set_xlabel("trainable parameters, millions")
         _finish(axes, metric)
+        sizes = sorted(rows["num_params"].unique())
+        axes.set_xticks(sizes, [f"{size / 1e6:.3g}" for size in sizes])
         axes.set_ylabel(metric.label if axes is panels[0] else "")
     panels[-1].legend(title="FLOPs per run", fontsize=7, title_fontsize=7, frameon=False)
     return figure

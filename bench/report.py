@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 
 import pandas as pd
@@ -45,10 +44,11 @@ def write_report(results: Results) -> None:
         results.figures.mkdir(exist_ok=True)
         for name, figure in plot.all_figures(done).items():
             sections.append(_section(name, _save(figure, results, name)))
-        grid = sample_grid(done, results)
+        grid, saved = sample_grid(done, results), results.figures / "samples.png"
         if grid is not None:
-            grid.save(results.figures / "samples.png")
-            sections.insert(0, _section("samples", _png(grid)))
+            grid.save(saved)
+        if saved.exists():  # a committed folder has the picture but not the runs
+            sections.insert(0, _section("samples", saved.read_bytes()))
     write_text(results.root / "report.html", _page(frame, done, sections, results))
 
 
@@ -57,12 +57,6 @@ def _save(figure: Figure, results: Results, name: str) -> bytes:
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
         figure.savefig(results.figures / f"{name}.{kind}", dpi=150, metadata=metadata)
     return (results.figures / f"{name}.png").read_bytes()
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 CAPTIONS = {
