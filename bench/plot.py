@@ -5,6 +5,7 @@ One color, marker and line style per method everywhere, told apart in greyscale 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def caption(frame: pd.DataFrame) -> str:
 
 def _figure(width: float, height: float, note: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.supxlabel(note, fontsize=6.5, color="#555555")
+    figure.supxlabel(textwrap.fill(note, round(width * 20)), fontsize=6.5, color="#555555")
     return figure
 
 
