@@ -35,6 +35,6 @@ EXPERIMENT = Experiment(
     budget=1e17,
     rungs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     num_seeds=((3, 3, 1, 1, 1, 3),) * 3,
-    recipe=Recipe(batch_size=256, precision="bf16", warmup_steps=200, num_training_images=1_000_000),
+    recipe=Recipe(batch_size=128, precision="bf16", warmup_steps=200, num_training_images=1_000_000),
     evaluation=Evaluation(num_samples=5000, num_held_out=2000, num_validation=1000, num_reference=20_000, latency_calls=64),
 )
