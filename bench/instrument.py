@@ -7,14 +7,17 @@ import json
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.conditioning import ConditionSpace
 from bench.config import Evaluation
 from bench.data.shapes import SHAPES32, SHAPES64, ShapesWorld
-from bench.evaluate.clip import ShapesCLIP
 from bench.paradigm import TokenSpace
-from bench.tokenizers.autoencoder import Autoencoder, AutoencoderConfig
+from bench.tokenizers.config import AutoencoderConfig
+
+if TYPE_CHECKING:
+    from bench.evaluate.clip import ShapesCLIP
+    from bench.tokenizers.autoencoder import Autoencoder
 
 WORLDS = {config.name: config for config in (SHAPES32, SHAPES64)}
 
@@ -69,10 +72,16 @@ class Instrument:
         return self.autoencoder_config(part).space
 
     def autoencoder(self, part: str) -> Autoencoder:
+        """The twin with its shipped weights, frozen."""
+        from bench.tokenizers.autoencoder import Autoencoder  # imported late: planning needs no networks
+
         return Autoencoder.load(self.weights(part))
 
     @cached_property
     def clip(self) -> ShapesCLIP:
+        """The small CLIP with its shipped weights, frozen."""
+        from bench.evaluate.clip import ShapesCLIP
+
         return ShapesCLIP.load(self.weights("clip"))
 
     def protocol(self, evaluation: Evaluation) -> str:

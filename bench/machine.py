@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.build import build_paradigm
 from bench.conditioning import Condition
 from bench.config import Run
 from bench.instrument import Instrument
 from bench.paradigm import TokenSpace
-from bench.train import build_paradigm
 
 CALIBRATION_FLOPS = 1.5e9
 """Size of a calibration step; a full batch of a large model would take minutes on a CPU."""

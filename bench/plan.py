@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bench.build import build_meta
 from bench.config import Experiment, Method, Run
 from bench.data.cache import step_seed
 from bench.flops import FLOP_RULE, FlopMeter, num_parameters
@@ -17,10 +18,11 @@ from bench.instrument import Instrument
 from bench.machine import Machine, calibrate, this_machine
 from bench.paradigm import TokenSpace
 from bench.registry import load
-from bench.train import MIN_STEPS, build_meta
 
 SHAPE_DRAWS = 16
-"""Step seeds tried to average the cost of a loss whose shapes are random: its planned steps are good to about 3 %, its bill exact."""
+"""Step seeds tried to average the cost of a loss with random shapes: planned steps are good to about 3 %, bills are exact."""
+MIN_STEPS = 50
+"""Fewer steps cannot meet the tolerance: the last one may miss by half a step."""
 PLAN_COLUMNS = (
     "run_id",
     "trunk_id",

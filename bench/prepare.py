@@ -20,7 +20,8 @@ from bench.data.shapes import ShapesWorld
 from bench.evaluate.clip import ShapesCLIP, canonical_tokens
 from bench.instrument import Instrument
 from bench.progress import Display
-from bench.tokenizers.autoencoder import Autoencoder, AutoencoderConfig
+from bench.tokenizers.autoencoder import Autoencoder
+from bench.tokenizers.config import AutoencoderConfig
 
 PARTS = ("autoencoder-kl", "autoencoder-fsq", "clip")
 

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from bench.__main__ import DEFAULT_EXPERIMENT, load_experiment
+from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition
 from bench.config import Experiment
 from bench.flops import count_sampling
@@ -22,7 +23,6 @@ from bench.instrument import Instrument
 from bench.machine import this_machine
 from bench.plan import make_plan
 from bench.results import save_frame
-from bench.train import build_meta, build_paradigm
 
 REPEATS = 7
 SAMPLE_BATCH = 64

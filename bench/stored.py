@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.build import build_paradigm
 from bench.conditioning import Condition
 from bench.config import Evaluation, Method, Run
 from bench.instrument import Instrument
 from bench.job import Job
 from bench.machine import this_machine
 from bench.results import Results
-from bench.train import build_paradigm, load_weights
+from bench.train import load_weights
 
 
 def stored_jobs(results: Results) -> list[Job]:

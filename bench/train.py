@@ -24,39 +24,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from bench.backbone import BackboneConfig
+from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition, ConditionSpace
 from bench.config import Run
 from bench.data.cache import TrainingData, step_seed
 from bench.flops import FlopMeter
 from bench.paradigm import Paradigm, TokenSpace
-from bench.registry import load
 
 LOG_EVERY_STEPS = 20
 BUDGET_TOLERANCE = 0.01
 """Largest allowed |spent / budget - 1|."""
-MIN_STEPS = 50
-"""Fewer steps cannot meet the tolerance: the last one may miss by half a step."""
-
-
-def build_paradigm(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Paradigm:
-    """Build the run's paradigm on the current default device, seeded by the run.
-
-    Raises:
-        ValueError: for a wrong tokenizer or options that the class does not take.
-    """
-    torch.manual_seed(run.seed)
-    backbone = BackboneConfig(width=run.width, depth=run.depth, num_heads=run.num_heads)
-    try:
-        return load(run.paradigm)(backbone, space, conditions, **run.options)
-    except TypeError as error:
-        raise ValueError(f"paradigm {run.paradigm!r} refuses its options {dict(run.options)}: {error}") from error
-
-
-def build_meta(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Paradigm:
-    """The same without memory, for counting."""
-    with torch.device("meta"):
-        return build_paradigm(run, space, conditions)
 
 
 def power_function_exponent(relative_width: float) -> float:

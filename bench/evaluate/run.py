@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition
 from bench.config import Evaluation, Method, Run
 from bench.data.render import render_captions
@@ -32,7 +33,7 @@ from bench.instrument import Instrument
 from bench.paradigm import Paradigm
 from bench.results import Results, append_line, write_text
 from bench.tokenizers.autoencoder import Autoencoder
-from bench.train import build_meta, build_paradigm, load_weights
+from bench.train import load_weights
 
 SAMPLE_BATCH = 64
 """Images sampled at once on CPU: larger batches leave its caches (measured at width 64: 64 is 1.4 x faster than 512)."""

@@ -9,10 +9,8 @@ Pixels enter and leave as (B, 3, H, H) uint8. Tokens are what the paradigms read
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,33 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
-from bench.paradigm import TokenSpace
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """Sizes of one twin; the pair differs in `bottleneck` alone."""
-
-    bottleneck: Literal["kl", "fsq"]
-    resolution: int = 32
-    patch: int = 8
-    width: int = 128
-    num_decoder_blocks: int = 3
-    channels: int = 16
-    """Continuous latent channels per token (kl)."""
-    levels: tuple[int, ...] = (8, 4, 4, 4)
-    """Quantization levels per channel (fsq); their product, 512, is the number of codes (Mentzer et al. 2023)."""
-
-    @property
-    def grid(self) -> int:
-        return self.resolution // self.patch
-
-    @property
-    def space(self) -> TokenSpace:
-        """What the paradigms read."""
-        if self.bottleneck == "fsq":
-            return TokenSpace(kind="codes", grid=self.grid, vocabulary=math.prod(self.levels))
-        return TokenSpace(kind="latents", grid=self.grid, channels=self.channels)
+from bench.tokenizers.config import AutoencoderConfig
 
 
 class ResidualMLP(nn.Module):
