@@ -265,13 +265,13 @@ def sample(options: argparse.Namespace) -> None:
     import torch
 
     from bench.evaluate.run import save_grid
-    from bench.stored import load_trained
+    from bench.stored import load_sampler
 
     if options.num < 1:
         raise UserError(f"--num must be at least 1, not {options.num}")
-    trained = load_trained(options.run)
-    words = torch.from_numpy(trained.instrument.world.tokenize(options.caption))
-    images = trained.draw(words.expand(options.num, -1), options.guidance, options.seed)
+    sampler, instrument = load_sampler(options.run)
+    words = torch.from_numpy(instrument.world.tokenize(options.caption))
+    images = sampler.images(words.expand(options.num, -1), options.guidance, options.seed)
     save_grid(images, options.out)
     print(options.out)
 

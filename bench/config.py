@@ -87,6 +87,11 @@ class Evaluation:
     throughput_batches: tuple[int, ...] = (64, 256)
     seed: int = 0
 
+    @property
+    def validation_only(self) -> bool:
+        """No test captions are sampled: a learning-rate search never touches them."""
+        return self.num_samples == 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:

@@ -106,9 +106,6 @@ class FlopCount:
     causal: int
     """Attention billed over the pairs that a causal mask leaves."""
 
-    def __add__(self, other: FlopCount) -> FlopCount:
-        return FlopCount(self.dense + other.dense, self.causal + other.causal)
-
 
 def count_forward(model: nn.Module, inputs: tuple[Tensor, ...]) -> FlopCount:
     """Count one forward pass of a model whose parameters and inputs are all on the meta device.
@@ -182,16 +179,12 @@ class LossForward(nn.Module):
 
 def meta_batch(paradigm: Paradigm, batch: int, num_condition_tokens: int, feature_dim: int = 0) -> tuple[Tensor, ...]:
     """Token, condition and null tensors of the shapes of a training batch, on the meta device."""
-    space = paradigm.space
-    if space.kind == "latents":
-        tokens = torch.empty(batch, space.num_tokens, space.channels, device="meta")
-    else:
-        tokens = torch.empty(batch, space.num_tokens, dtype=torch.int64, device="meta")
-    if feature_dim:
-        words = torch.empty(batch, num_condition_tokens, feature_dim, device="meta")
-    else:
-        words = torch.empty(batch, num_condition_tokens, dtype=torch.int64, device="meta")
-    return tokens, words, torch.empty(batch, dtype=torch.bool, device="meta")
+    with torch.device("meta"):
+        tokens = paradigm.space.example(batch)
+        words = torch.empty(batch, num_condition_tokens, dtype=torch.int64)
+        if feature_dim:
+            words = torch.empty(batch, num_condition_tokens, feature_dim)
+        return tokens, words, torch.empty(batch, dtype=torch.bool)
 
 
 class FlopMeter:

@@ -48,10 +48,7 @@ def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_ima
     with torch.device(device):
         paradigm = build_paradigm(run, space, instrument.conditions)
         words = torch.ones(batch, instrument.conditions.num_tokens, dtype=torch.int64)
-        if space.kind == "latents":
-            tokens = torch.randn(batch, space.num_tokens, space.channels)
-        else:
-            tokens = torch.randint(space.vocabulary, (batch, space.num_tokens))
+        tokens = space.example(batch)
     seconds = []
     for _ in range(CALIBRATION_STEPS):
         start = time.perf_counter()

@@ -34,6 +34,12 @@ class TokenSpace:
     def num_tokens(self) -> int:
         return self.grid**2
 
+    def example(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Random tokens of a batch, as a paradigm reads them, on the current default device."""
+        if self.kind == "latents":
+            return torch.randn(batch, self.num_tokens, self.channels, generator=generator)
+        return torch.randint(self.vocabulary, (batch, self.num_tokens), generator=generator)
+
 
 class Paradigm(nn.Module, ABC):
     """A way to model images as tokens. Subclass it, give the class variables and the two methods.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from bench.build import build_meta
-from bench.config import Experiment, Method, Run
+from bench.config import Experiment, Method, Run, Size
 from bench.data.cache import step_seed
 from bench.flops import FLOP_RULE, FlopMeter, num_parameters
 from bench.instrument import Instrument
@@ -179,15 +179,16 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
     runs: list[PlannedRun] = []
     for method in experiment.methods:
         rate = None
-        for index, _size in enumerate(experiment.sizes):
+        for index, size in enumerate(experiment.sizes):
             rates = method.learning_rates if experiment.search else (method.learning_rates[index],)
-            template = _run(experiment, method, index, 0, rates[0], budget, instrument)
-            cost = count_run(template, instrument.space(method.tokenizer), instrument)
-            rate = calibrate(template, instrument.space(method.tokenizer), instrument, cost.dense) if rate is None else rate
+            template = _run(experiment, method, size, budget, instrument)
+            space = instrument.space(method.tokenizer)
+            cost = count_run(template, space, instrument)
+            rate = calibrate(template, space, instrument, cost.dense) if rate is None else rate
             for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
                 for seed in range(num_seeds):
                     for learning_rate in rates:
-                        run = _run(experiment, method, index, seed, learning_rate, round(budget * share), instrument)
+                        run = replace(template, seed=seed, learning_rate=learning_rate, flops_budget=round(budget * share))
                         runs.append(
                             PlannedRun(
                                 run=run,
@@ -204,10 +205,8 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
     return Plan(experiment, budget, tuple(runs), machine)
 
 
-def _run(
-    experiment: Experiment, method: Method, size: int, seed: int, learning_rate: float, budget: int, instrument: Instrument
-) -> Run:
-    shape = experiment.sizes[size]
+def _run(experiment: Experiment, method: Method, size: Size, budget: int, instrument: Instrument) -> Run:
+    """The method at a size with seed 0 and its first rate, which the others vary."""
     return Run(
         method=method.name,
         paradigm=method.paradigm,
@@ -216,9 +215,9 @@ def _run(
         tokenizer=method.tokenizer,
         tokenizer_hash=instrument.hash(method.tokenizer),
         data=f"{instrument.world.config.name}@{instrument.world.fingerprint}",
-        **asdict(shape),
-        seed=seed,
-        learning_rate=learning_rate,
+        **asdict(size),
+        seed=0,
+        learning_rate=method.learning_rates[0],
         recipe=experiment.recipe,
         flop_rule=FLOP_RULE,
         flops_budget=budget,

@@ -60,11 +60,7 @@ def measure(experiment: Experiment) -> pd.DataFrame:
         with torch.device(device):
             paradigm = build_paradigm(run, space, conditions)
             words = torch.ones(SAMPLE_BATCH, conditions.num_tokens, dtype=torch.int64)
-            tokens = (
-                torch.randn(batch, space.num_tokens, space.channels)
-                if space.kind == "latents"
-                else torch.randint(space.vocabulary, (batch, space.num_tokens))
-            )
+            tokens = space.example(batch)
         generator = torch.Generator(device).manual_seed(0)
 
         def step() -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from bench.build import build_paradigm
-from bench.conditioning import Condition
 from bench.config import Evaluation, Method, Run
 from bench.instrument import Instrument
 from bench.job import Job
 from bench.machine import this_machine
 from bench.results import Results
-from bench.train import load_weights
+
+if TYPE_CHECKING:
+    from bench.evaluate.run import Sampler
 
 
 def stored_jobs(results: Results) -> list[Job]:
@@ -46,41 +43,20 @@ def stored_jobs(results: Results) -> list[Job]:
     ]
 
 
-@dataclass(frozen=True)
-class TrainedRun:
-    """A finished run, ready to sample."""
-
-    instrument: Instrument
-    run: Run
-    method: Method
-    folder: Path
-
-    def draw(self, words: Tensor, guidance: float, seed: int) -> Tensor:
-        """uint8 images (n, 3, H, H) for condition tokens (n, M), from the averaged weights."""
-        space = self.instrument.space(self.run.tokenizer)
-        paradigm = build_paradigm(self.run, space, self.instrument.conditions)
-        load_weights(paradigm, self.folder / "weights.safetensors", ema=True)
-        with torch.inference_mode():
-            tokens = paradigm.sample(
-                Condition.of(words),
-                steps=self.method.sampler_steps,
-                guidance=guidance,
-                temperature=self.method.temperature,
-                generator=torch.Generator().manual_seed(seed),
-            )
-            return self.instrument.autoencoder(self.run.tokenizer).decode(tokens)
-
-
-def load_trained(folder: Path) -> TrainedRun:
-    """A finished run from its folder results/NAME/runs/RUN_ID.
+def load_sampler(folder: Path) -> tuple[Sampler, Instrument]:
+    """A trained run from its folder results/NAME/runs/RUN_ID, ready to sample, and the instrument that reads captions.
 
     Raises:
         ValueError: when there is no trained run.
     """
-    if not (folder / "weights.safetensors").exists():
+    from bench.evaluate.run import Sampler  # imported late: a sweep reads folders too and needs no evaluator here
+
+    weights = folder / "weights.safetensors"
+    if not weights.exists():
         raise ValueError(f"{folder} holds no trained run (no weights.safetensors); `paradigm-bench status` lists the runs")
     for job in stored_jobs(Results(folder.parent.parent)):
         for run in job.runs:
             if run.run_id == folder.name:
-                return TrainedRun(Instrument(job.world), run, job.method, folder)
+                instrument = Instrument(job.world)
+                return Sampler(instrument, run, job.method, weights), instrument
     raise ValueError(f"{folder.parent.parent} plans no run {folder.name!r}")

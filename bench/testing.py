@@ -26,10 +26,7 @@ LEARNING_STEPS = 60
 def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Condition]:
     """Random tokens and conditions of a space."""
     generator = torch.Generator().manual_seed(seed)
-    if space.kind == "latents":
-        tokens = torch.randn(batch, space.num_tokens, space.channels, generator=generator)
-    else:
-        tokens = torch.randint(space.vocabulary, (batch, space.num_tokens), generator=generator)
+    tokens = space.example(batch, generator)
     words = torch.randint(1, CONDITIONS.vocabulary, (batch, CONDITIONS.num_tokens), generator=generator)
     return tokens, Condition.of(words)
 

@@ -32,8 +32,6 @@ from bench.flops import FlopMeter
 from bench.paradigm import Paradigm, TokenSpace
 
 LOG_EVERY_STEPS = 20
-BUDGET_TOLERANCE = 0.01
-"""Largest allowed |spent / budget - 1|."""
 
 
 def power_function_exponent(relative_width: float) -> float:

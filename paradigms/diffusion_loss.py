@@ -10,6 +10,7 @@ whose loss keeps its weight where the token is nearly all noise. It knows nothin
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Literal
 
 import torch
@@ -120,7 +121,8 @@ class DiffusionLoss(nn.Module):
         rows = len(embedded) // 2 if guided else len(embedded)
         x = torch.randn(rows, self.channels, generator=generator, device=embedded.device)
         kept = respaced_steps(NUM_TRAIN_STEPS, steps)
-        abars = [float(value) for value in cosine_abar(NUM_TRAIN_STEPS, self.noise_shift).double()[kept]]
+        schedule = sampling_schedule(self.noise_shift)
+        abars = [schedule[t] for t in kept]
         for index in reversed(range(steps)):
             abar, previous = abars[index], abars[index - 1] if index else 1.0
             doubled = torch.cat([x, x]) if guided else x
@@ -155,6 +157,12 @@ def cosine_abar(num_steps: int, noise_shift: float = 1.0) -> Tensor:
     beta = (1 - law[1:] / law[:-1]).clamp(max=0.999)
     abar = (1 - beta).cumprod(0)
     return (abar / (abar + noise_shift**2 * (1 - abar))).float()
+
+
+@cache
+def sampling_schedule(noise_shift: float) -> tuple[float, ...]:
+    """`cosine_abar` of all training steps as Python numbers: on a GPU, reading them from the buffer would wait for it."""
+    return tuple(cosine_abar(NUM_TRAIN_STEPS, noise_shift).double().tolist())
 
 
 def respaced_steps(num_train_steps: int, steps: int) -> list[int]:

@@ -30,7 +30,6 @@ from bench.evaluate.latency import measure_speed
 from bench.evaluate.prompts import Verdict, verify
 from bench.flops import count_call, count_sampling
 from bench.instrument import Instrument
-from bench.paradigm import Paradigm
 from bench.results import Results, append_line, write_text
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.train import load_weights
@@ -98,39 +97,41 @@ class Evaluator:
     def evaluate(self, run: Run, method: Method, report: Callable[[str], None]) -> None:
         """Append the run's rows to its evals.jsonl: one per guidance scale tried, then the test row, and write samples.png."""
         folder, settings = self.results.run(run.run_id), self.settings
-        space, conditions = self.instrument.space(run.tokenizer), self.instrument.conditions
-        paradigm = load_weights(build_paradigm(run, space, conditions), folder / "weights.safetensors", ema=True)
-        decoder = self.instrument.autoencoder(run.tokenizer)
-        sampler = Sampler(self, paradigm, decoder, method, run)
+        sampler = Sampler(self.instrument, run, method, folder / "weights.safetensors")
         path = folder / "evals.jsonl"
         path.unlink(missing_ok=True)
+        ids = self.caption_ids("validation", settings.num_validation)
         tried: list[tuple[float, float, float]] = []
         for guidance in method.guidance:
             report(f"guidance {guidance:g}")
             began = time.perf_counter()
-            ids = self.caption_ids("validation", settings.num_validation)
-            verdict = verify(self.world, sampler.images(ids, guidance).numpy(), ids)
+            verdict = verify(self.world, self._draw(sampler, ids, guidance).numpy(), ids)
             tried.append((float(verdict.exact.mean()), float(verdict.mean_attributes.mean()), guidance))
-            row = {**sampler.settings(guidance, "validation", len(ids)), **accuracy(verdict)}
+            row = {**sampler.settings(guidance, "validation", len(ids), settings.seed), **accuracy(verdict)}
             append_line(path, {**row, **self._ending(began)})
+        if settings.validation_only:
+            return
         best = max(tried)[2]
         report(f"test captions at guidance {best:g}")
         began = time.perf_counter()
-        row = sampler.settings(best, "test", settings.num_samples)
-        if not method_is_search(settings):
-            row |= self._test_row(sampler, best, run, folder)
-            append_line(path, {**row, **self._ending(began)})
+        row = sampler.settings(best, "test", settings.num_samples, settings.seed)
+        append_line(path, {**row, **self._test_row(sampler, best, run, folder), **self._ending(began)})
+
+    def _draw(self, sampler: Sampler, caption_ids: np.ndarray, guidance: float, batch: int = SAMPLE_BATCH) -> Tensor:
+        """One image per caption, at the evaluation's sample seed."""
+        words = torch.from_numpy(self.world.caption_tokens[caption_ids])
+        return sampler.images(words, guidance, self.settings.seed, batch)
 
     def _test_row(self, sampler: Sampler, guidance: float, run: Run, folder: Path) -> dict[str, Any]:
         settings = self.settings
         ids = self.caption_ids("test", settings.num_samples)
-        images = sampler.images(ids, guidance)
+        images = self._draw(sampler, ids, guidance)
         held_ids = self.caption_ids("held_out", settings.num_held_out)
-        held = verify(self.world, sampler.images(held_ids, guidance).numpy(), held_ids)
+        held = verify(self.world, self._draw(sampler, held_ids, guidance).numpy(), held_ids)
         scores = self.clip_scores(images, ids)
         found = self.fidelity(images)
         speed = measure_speed(
-            lambda batch: sampler.images(ids[:batch], guidance, batch), settings.latency_calls, settings.throughput_batches
+            lambda batch: self._draw(sampler, ids[:batch], guidance, batch), settings.latency_calls, settings.throughput_batches
         )
         save_grid(images, folder / "samples.png")
         held_out = accuracy(held)
@@ -186,18 +187,15 @@ class Evaluator:
         }
 
 
-def method_is_search(settings: Evaluation) -> bool:
-    """A learning-rate search never touches the test captions."""
-    return settings.num_samples == 0
-
-
 class Sampler:
-    """Captions to images with one model and one set of sampler settings."""
+    """Condition tokens to images with one trained run and its method's sampler settings."""
 
-    def __init__(self, evaluator: Evaluator, paradigm: Paradigm, decoder: Autoencoder, method: Method, run: Run) -> None:
-        self.evaluator, self.paradigm, self.decoder, self.method, self.run = evaluator, paradigm, decoder, method, run
+    def __init__(self, instrument: Instrument, run: Run, method: Method, weights: Path) -> None:
+        self.method, self.decoder = method, instrument.autoencoder(run.tokenizer)
+        paradigm = build_paradigm(run, instrument.space(run.tokenizer), instrument.conditions)
+        self.paradigm = load_weights(paradigm, weights, ema=True)
 
-    def settings(self, guidance: float, split: str, num: int) -> dict[str, Any]:
+    def settings(self, guidance: float, split: str, num: int, seed: int) -> dict[str, Any]:
         """The columns that name the sampler's settings."""
         steps = self.method.sampler_steps or self.paradigm.default_steps
         return {
@@ -207,17 +205,16 @@ class Sampler:
             "guidance": guidance,
             "temperature": self.method.temperature,
             "num_samples": num,
-            "sample_seed": self.evaluator.settings.seed,
+            "sample_seed": seed,
         }
 
     @torch.inference_mode()
-    def images(self, caption_ids: np.ndarray, guidance: float, batch: int = SAMPLE_BATCH) -> Tensor:
-        """One image per caption, (n, 3, H, H) uint8; the noise depends on the sample seed alone."""
+    def images(self, words: Tensor, guidance: float, seed: int, batch: int = SAMPLE_BATCH) -> Tensor:
+        """One image per row of condition tokens (n, M): (n, 3, H, H) uint8; the noise depends on the seed alone."""
         device = self.paradigm.device
-        words = torch.from_numpy(self.evaluator.world.caption_tokens[caption_ids]).to(device)
-        generator = torch.Generator(device).manual_seed(self.evaluator.settings.seed)
+        generator = torch.Generator(device).manual_seed(seed)
         out = []
-        for part in words.split(batch):
+        for part in words.to(device).split(batch):
             tokens = self.paradigm.sample(
                 Condition.of(part),
                 steps=self.method.sampler_steps,
