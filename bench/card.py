@@ -130,7 +130,7 @@ BREAKERS: dict[str, Callable[[ShapesWorld, Scenes], np.ndarray]] = {
 @torch.inference_mode()
 def measure_autoencoder(instrument: Instrument, part: str) -> dict[str, Any]:
     """Verifier accuracy, error and FID of reconstructions of test and held-out renders."""
-    world, model = instrument.world, instrument.autoencoder(part)
+    world, model = instrument.world, instrument.tokenizer(part)
     found: dict[str, Any] = {"num_images_each": NUM_AUTOENCODER_IMAGES, "num_params": sum(p.numel() for p in model.parameters())}
     for split in ("test", "held_out"):
         images, ids = render_split(world, split, np.arange(NUM_AUTOENCODER_IMAGES))
@@ -146,9 +146,9 @@ def measure_autoencoder(instrument: Instrument, part: str) -> dict[str, Any]:
             seen = features(instrument.clip, other)
             found["fid_reconstructions"] = frechet_distance(features(instrument.clip, rebuilt), seen)
             found["fid_floor"] = frechet_distance(features(instrument.clip, real), seen)
-            if model.quantizer is not None:
+            if model.discrete:
                 found["codes_used"] = len(torch.unique(torch.cat([model.encode(chunk) for chunk in real.split(500)])))
-                found["codes"] = model.config.space.vocabulary
+                found["codes"] = model.space.vocabulary
     return found
 
 

@@ -92,9 +92,14 @@ class Guidance:
         """(B, ...) to (2B, ...) when two branches run."""
         return torch.cat([x, x]) if self.active else x
 
-    def mix(self, out: Tensor, scale: float | None = None) -> Tensor:
-        """(2B, ...) to (B, ...): hidden + scale * (conditioned - hidden)."""
-        if not self.active:
-            return out
-        conditioned, hidden = out.chunk(2)
-        return hidden + (self.scale if scale is None else scale) * (conditioned - hidden)
+    def mix(self, out: Tensor) -> Tensor:
+        """(2B, ...) to (B, ...): see `mix_branches`."""
+        return mix_branches(out, self.scale)
+
+
+def mix_branches(out: Tensor, scale: float) -> Tensor:
+    """(2B, ...) to (B, ...): hidden + scale * (conditioned - hidden); at scale 1 there is one branch, which is returned."""
+    if scale == 1.0:
+        return out
+    conditioned, hidden = out.chunk(2)
+    return hidden + scale * (conditioned - hidden)

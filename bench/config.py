@@ -37,7 +37,8 @@ class Method:
     """Name in the registry."""
     label: str = ""
     """How tables and figures call it; empty takes the paradigm's name."""
-    tokenizer: Literal["autoencoder-kl", "autoencoder-fsq"]
+    tokenizer: str
+    """Name in bench.tokenizers.config.TOKENIZERS."""
     learning_rates: tuple[float, ...]
     """One per size of the experiment, or several per size for a learning-rate search (`search=True`)."""
     options: Mapping[str, Json] = field(default_factory=dict)
@@ -123,6 +124,11 @@ class Experiment:
         if len(set(names)) != len(names):
             raise ValueError(f"experiment {self.name}: two methods have one label; give each its own: {names}")
         for method in self.methods:
+            if self.recipe.condition_dropout == 0 and any(scale != 1 for scale in method.guidance):
+                raise ValueError(
+                    f"experiment {self.name}: {method.name} samples with guidance {method.guidance}, but condition_dropout=0 "
+                    "trains no null condition; raise it, or use guidance=(1.0,)"
+                )
             if not self.search and len(method.learning_rates) != len(self.sizes):
                 raise ValueError(f"experiment {self.name}: {method.name} needs one learning rate per size ({len(self.sizes)})")
 

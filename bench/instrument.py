@@ -13,11 +13,13 @@ from bench.conditioning import ConditionSpace
 from bench.config import Evaluation
 from bench.data.shapes import SHAPES32, SHAPES64, ShapesWorld
 from bench.paradigm import TokenSpace
-from bench.tokenizers.config import AutoencoderConfig
+from bench.registry import nearest
+from bench.tokenizers.config import TOKENIZERS, AutoencoderConfig, TokenizerConfig
 
 if TYPE_CHECKING:
     from bench.evaluate.clip import ShapesCLIP
     from bench.tokenizers.autoencoder import Autoencoder
+    from bench.tokenizers.tokenizer import Tokenizer
 
 WORLDS = {config.name: config for config in (SHAPES32, SHAPES64)}
 
@@ -67,15 +69,37 @@ class Instrument:
         bottleneck: Literal["kl", "fsq"] = "kl" if part == "autoencoder-kl" else "fsq"
         return AutoencoderConfig(bottleneck=bottleneck, resolution=self.world.config.resolution)
 
-    def space(self, part: str) -> TokenSpace:
-        """The twin's token space, known without its weights."""
-        return self.autoencoder_config(part).space
-
     def autoencoder(self, part: str) -> Autoencoder:
         """The twin with its shipped weights, frozen."""
         from bench.tokenizers.autoencoder import Autoencoder  # imported late: planning needs no networks
 
         return Autoencoder.load(self.weights(part))
+
+    def tokenizer_config(self, name: str) -> TokenizerConfig:
+        """Which tokens a tokenizer's name means.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if name not in TOKENIZERS:
+            raise ValueError(f"unknown tokenizer {name!r}; {nearest(name, list(TOKENIZERS))}")
+        return TOKENIZERS[name]
+
+    def space(self, tokenizer: str) -> TokenSpace:
+        """A tokenizer's token space, known without its weights."""
+        config = self.tokenizer_config(tokenizer)
+        return config.space(self.autoencoder_config(config.part))
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """A tokenizer with its shipped weights, frozen."""
+        from bench.tokenizers.tokenizer import Tokenizer
+
+        config = self.tokenizer_config(name)
+        return Tokenizer(self.autoencoder(config.part), config)
+
+    def tokenizer_hash(self, name: str) -> str:
+        """Short hash of a tokenizer's weights; empty when they are not made yet."""
+        return self.hash(self.tokenizer_config(name).part)
 
     @cached_property
     def clip(self) -> ShapesCLIP:

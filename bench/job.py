@@ -33,7 +33,7 @@ class Job:
 
 def latent_file(results: Results, instrument: Instrument, tokenizer: str, num_images: int) -> Path:
     """The cache file of a tokenizer's encoded training images."""
-    key = f"{instrument.world.fingerprint}-{tokenizer}-{instrument.hash(tokenizer)}-{num_images}"
+    key = f"{instrument.world.fingerprint}-{tokenizer}-{instrument.tokenizer_hash(tokenizer)}-{num_images}"
     return results.cache / f"latents-{key}.safetensors"
 
 

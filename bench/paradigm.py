@@ -34,6 +34,12 @@ class TokenSpace:
     def num_tokens(self) -> int:
         return self.grid**2
 
+    def empty(self, batch: int, device: torch.device) -> Tensor:
+        """A batch of zeros, to be filled by a sampler."""
+        if self.kind == "latents":
+            return torch.zeros(batch, self.num_tokens, self.channels, device=device)
+        return torch.zeros(batch, self.num_tokens, dtype=torch.int64, device=device)
+
     def example(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Random tokens of a batch, as a paradigm reads them, on the current default device."""
         if self.kind == "latents":
@@ -51,8 +57,8 @@ class Paradigm(nn.Module, ABC):
 
     reads: ClassVar[Literal["latents", "codes"]]
     """"latents": tokens are (B, N, C) float32, whitened; "codes": (B, N) int64 below the vocabulary."""
-    loss_unit: ClassVar[str]
-    """What one unit of the loss is, for axis labels."""
+    loss_unit: str
+    """What one unit of the loss is, for axis labels; an instance may name its own where an option decides it."""
     default_steps: ClassVar[int | None]
     """Sampler steps when none are given; None where the sequence length fixes them."""
     version: ClassVar[int] = 1

@@ -13,10 +13,10 @@ import torch
 from bench.build import build_meta
 from bench.config import Experiment, Method, Run, Size
 from bench.data.cache import step_seed
-from bench.flops import FLOP_RULE, FlopMeter, num_parameters
+from bench.flops import FLOP_RULE, FlopMeter, meta_batch, num_parameters
 from bench.instrument import Instrument
 from bench.machine import Machine, calibrate, this_machine
-from bench.paradigm import TokenSpace
+from bench.paradigm import Condition, ConditionSpace, Paradigm
 from bench.registry import load
 
 SHAPE_DRAWS = 16
@@ -183,7 +183,10 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
             rates = method.learning_rates if experiment.search else (method.learning_rates[index],)
             template = _run(experiment, method, size, budget, instrument)
             space = instrument.space(method.tokenizer)
-            cost = count_run(template, space, instrument)
+            meta = build_meta(template, space, instrument.conditions)
+            if index == 0:
+                check_sampler(meta, method, instrument.conditions)
+            cost = count_run(template, meta, instrument.conditions)
             rate = calibrate(template, space, instrument, cost.dense) if rate is None else rate
             for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
                 for seed in range(num_seeds):
@@ -198,7 +201,7 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
                                 flops_per_image_causal=cost.causal,
                                 flops_per_second=rate,
                                 num_training_images=experiment.recipe.num_training_images,
-                                loss_unit=load(method.paradigm).loss_unit,
+                                loss_unit=meta.loss_unit,
                             )
                         )
     _check_steps(runs, budget)
@@ -213,7 +216,7 @@ def _run(experiment: Experiment, method: Method, size: Size, budget: int, instru
         paradigm_version=load(method.paradigm).version,
         options=method.options,
         tokenizer=method.tokenizer,
-        tokenizer_hash=instrument.hash(method.tokenizer),
+        tokenizer_hash=instrument.tokenizer_hash(method.tokenizer),
         data=f"{instrument.world.config.name}@{instrument.world.fingerprint}",
         **asdict(size),
         seed=0,
@@ -222,6 +225,39 @@ def _run(experiment: Experiment, method: Method, size: Size, budget: int, instru
         flop_rule=FLOP_RULE,
         flops_budget=budget,
     )
+
+
+class _NetworkReachedError(Exception):
+    """The sampler accepted its settings and called the backbone."""
+
+
+def check_sampler(meta: Paradigm, method: Method, conditions: ConditionSpace) -> None:
+    """Call the method's sampler on meta tensors up to its first use of the backbone, so that it refuses impossible settings
+    before anything is trained.
+
+    Raises:
+        ValueError: as the sampler says, naming the method.
+    """
+
+    def stop(*_: object) -> None:
+        raise _NetworkReachedError
+
+    hook = meta.backbone.register_forward_pre_hook(stop)
+    _, words, null = meta_batch(meta, 1, conditions.num_tokens, conditions.feature_dim)
+    try:
+        meta.sample(
+            Condition(words, null),
+            steps=method.sampler_steps,
+            guidance=method.guidance[0],
+            temperature=method.temperature,
+            generator=torch.Generator(),
+        )
+    except _NetworkReachedError:
+        pass
+    except ValueError as error:
+        raise ValueError(f"method {method.name!r}: {error}") from error
+    finally:
+        hook.remove()
 
 
 def _check_steps(runs: list[PlannedRun], budget: int) -> None:
@@ -249,10 +285,8 @@ class RunCost:
     causal: float
 
 
-def count_run(run: Run, space: TokenSpace, instrument: Instrument) -> RunCost:
+def count_run(run: Run, meta: Paradigm, conditions: ConditionSpace) -> RunCost:
     """Training FLOPs per image, averaged over the shapes that the first steps draw."""
-    conditions = instrument.conditions
-    meta = build_meta(run, space, conditions)
     meter = FlopMeter(meta, conditions.num_tokens, conditions.feature_dim)
     seeds = [step_seed(run.seed, step, "loss") for step in range(SHAPE_DRAWS)]
     counts = meter.expected(seeds)

@@ -34,7 +34,7 @@ class Recipe:
     autoencoder_steps: int = 14_000
     autoencoder_batch_images: int = 32
     autoencoder_learning_rate: float = 2e-3
-    kl_weight: float = 3e-4
+    kl_weight: float = 1e-2
     """Times the KL divergence per pixel (nats), beside the squared error of pixels in [-1, 1]."""
     absolute_error_weight: float = 0.1
     clip_steps: int = 4_000
@@ -96,11 +96,14 @@ def train_autoencoder(world: ShapesWorld, config: AutoencoderConfig, recipe: Rec
 
     _train(model, loss, recipe.autoencoder_learning_rate, recipe.autoencoder_steps, progress)
     model.eval().requires_grad_(False)
+    images, _ = render_split(world, "train", np.arange(8192))
+    raw = model.encode_raw(torch.from_numpy(images))
+    mean, spread = raw, torch.zeros(())
     if model.quantizer is None:
-        images, _ = render_split(world, "train", np.arange(8192))
-        mean, log_variance = model.encode_raw(torch.from_numpy(images)).chunk(2, dim=2)
-        model.shift.copy_(mean.mean((0, 1)))
-        model.scale.copy_((mean.var((0, 1)) + log_variance.exp().mean((0, 1))).sqrt())
+        mean, log_variance = raw.chunk(2, dim=2)
+        spread = log_variance.exp().mean((0, 1))
+    model.shift.copy_(mean.mean((0, 1)))
+    model.scale.copy_((mean.var((0, 1)) + spread).sqrt())
     return model
 
 

@@ -24,7 +24,9 @@ BUILT_INS = {
     "diffusion": "paradigms.diffusion:Diffusion",
     "masked-token": "paradigms.masked_token:MaskedToken",
     "next-token": "paradigms.next_token:NextToken",
+    "next-token-continuous": "paradigms.next_token:NextTokenContinuous",
     "mar": "paradigms.mar:MAR",
+    "mar-discrete": "paradigms.mar:MARDiscrete",
 }
 
 

@@ -73,7 +73,7 @@ def encode_latents(plan: Plan, results: Results, instrument: Instrument, display
         path = latent_file(results, instrument, tokenizer, num)
         if not path.exists():
             with display.stage(f"encoding training images with {tokenizer}", num, "images") as update:
-                encode_training_images(instrument.world, instrument.autoencoder(tokenizer), num, path, update)
+                encode_training_images(instrument.world, instrument.tokenizer(tokenizer), num, path, update)
 
 
 def execute(jobs: list[Job], plan: Plan, display: Display) -> None:

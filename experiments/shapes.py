@@ -13,14 +13,16 @@ EVALUATION = Evaluation(num_samples=572, num_held_out=256, num_validation=170, t
 GUIDANCE = (1.0, 1.5, 2.5)
 
 MAR_OPTIONS = {
-    "head_width": 64,
-    "head_depth": 2,
-    "head_steps": 25,
-    "head_time_features": 64,
-    "head_prediction": "velocity",
-    "head_noise_shift": 4.0,
-    "multiplier": 1,
-    "condition_at_input": True,
+    "head_options": {
+        "width": 64,
+        "depth": 2,
+        "steps": 25,
+        "time_features": 64,
+        "prediction": "velocity",
+        "noise_shift": 4.0,
+        "multiplier": 1,
+        "condition_at_input": True,
+    }
 }
 """Departs from the published head, whose noise loss learned no binding of colors to objects at this scale (docs/log.md).
 The shift is the square root of the 16 channels."""
@@ -45,7 +47,7 @@ EXPERIMENT = Experiment(
     world="shapes32",
     methods=METHODS,
     sizes=SIZES,
-    budget=1.3e12,
+    budget=2e12,
     rungs=(0.1, 0.3, 1.0),
     num_seeds=((1, 1, 2), (1, 1, 1)),
     recipe=RECIPE,

@@ -12,7 +12,7 @@ SIZES = (
     Size(width=768, depth=12, num_heads=12),
 )
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0)
-MAR_OPTIONS = {"head_width": 256, "head_depth": 3, "multiplier": 4, "head_clip": 4.0, "condition_at_input": True}
+MAR_OPTIONS = {"head_options": {"width": 256, "depth": 3, "multiplier": 4, "clip": 4.0, "condition_at_input": True}}
 RATES = (1e-3, 5e-4, 3e-4)
 
 EXPERIMENT = Experiment(

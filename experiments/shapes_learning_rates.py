@@ -1,6 +1,6 @@
-"""The learning-rate search behind experiments/shapes.py: the same four rates for each method, on validation captions alone.
+"""The learning-rate search behind experiments/shapes.py: the same five rates for each method, on validation captions alone.
 
-The smaller size is searched at a third of the default top budget, and both sizes use its winner. Nothing here
+The smaller size is searched at a quarter of the default top budget, and both sizes use its winner. Nothing here
 sees a test caption.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.config import Evaluation
 
 DEFAULT = runpy.run_path(str(Path(__file__).parent / "shapes.py"))["EXPERIMENT"]
-RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 EXPERIMENT = replace(
     DEFAULT,

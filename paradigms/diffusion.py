@@ -1,45 +1,31 @@
-"""Latent diffusion with a transformer (DiT), trained by flow matching.
+"""Latent diffusion with a transformer (DiT), by flow matching or by DDPM noise prediction.
 
 Letters: B images, N tokens, C latent channels, D width, M condition tokens.
 
-x_t = (1 - t) x + t noise, and the network predicts the velocity noise - x (Lipman et al. 2023; SiT, Ma et al. 2024). Time
-and condition modulate every block by adaLN-Zero as in DiT (Peebles & Xie 2023); the condition is also a prefix.
+Flow matching: x_t = (1 - t) x + t noise, and the network predicts the velocity noise - x (Lipman et al. 2023; SiT, Ma et al.
+2024). DDPM: the network predicts the noise of 1,000 discrete steps, and perhaps the variance, as in DiT (Peebles & Xie 2023).
+Time and condition modulate every block by adaLN-Zero as in DiT; the condition is also a prefix.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.backbone import BackboneConfig, linear, table
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
+from paradigms.embedding import TimeEmbedding, token_embedding
+from paradigms.gaussian_diffusion import NUM_TRAIN_STEPS, GaussianDiffusion, Schedule, check_choice, respaced_steps
 
-
-def sinusoids(t: Tensor, num_features: int, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal features of times scaled to 0..1000: (...) to (..., num_features), as in DiT."""
-    half = num_features // 2
-    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=t.device, dtype=torch.float32))
-    angles = t.float()[..., None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-class TimeEmbedding(nn.Module):
-    """Times in 0..1000 (...) to vectors (..., D): sinusoids, then a two-layer MLP."""
-
-    def __init__(self, num_features: int, width: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-        self.layers = nn.Sequential(linear(num_features, width, std=0.02), nn.SiLU(), linear(width, width, std=0.02))
-
-    def forward(self, t: Tensor) -> Tensor:
-        return self.layers(sinusoids(t, self.num_features))
+SAMPLERS = {"flow": ("euler", "heun"), "ddpm": ("ancestral",)}
 
 
 class Diffusion(Paradigm):
-    """Flow matching with logit-normal times, Euler sampling."""
+    """Flow matching with logit-normal times and Euler sampling, unless told otherwise."""
 
     reads = "latents"
     loss_unit = "squared velocity error per latent value"
@@ -51,21 +37,45 @@ class Diffusion(Paradigm):
         space: TokenSpace,
         conditions: ConditionSpace,
         *,
+        objective: Literal["flow", "ddpm"] = "flow",
+        sampler: Literal["euler", "heun", "ancestral"] | None = None,
         time_shift: float = 1.0,
+        schedule: Schedule = "cosine",
+        learned_variance: bool = False,
+        guidance_interval: Sequence[float] = (0.0, 1.0),
     ) -> None:
-        """time_shift: s in t -> s t / (1 + (s - 1) t); above 1 spends more time near noise (Esser et al. 2024, 5.3.2)."""
+        """Options beside the three that every paradigm takes.
+
+        sampler: "euler" (default) or "heun" for flow, "ancestral" on respaced steps for ddpm. Heun's second-order step costs
+            two evaluations, the last step one (Karras et al. 2022, algorithm 1).
+        time_shift: of flow, s in t -> s t / (1 + (s - 1) t); above 1 spends more time near noise (Esser et al. 2024, 5.3.2).
+        schedule, learned_variance: of ddpm, see `GaussianDiffusion`.
+        guidance_interval: times in 0 (data) .. 1 (noise) at which guidance acts; elsewhere the hidden branch does not run
+            (Kynkäänniemi et al. 2024).
+        """
         super().__init__(backbone, space, conditions)
-        self.time_shift = time_shift
-        self.embed_tokens = linear(space.channels, backbone.width)
+        check_choice("objective", objective, tuple(SAMPLERS))
+        sampler = sampler or ("euler" if objective == "flow" else "ancestral")
+        check_choice(f"sampler of objective {objective!r}", sampler, SAMPLERS[objective])
+        low, high = guidance_interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"guidance_interval must be two ascending times in 0..1, not {tuple(guidance_interval)}")
+        self.sampler, self.time_shift, self.guidance_interval = sampler, time_shift, (low, high)
+        self.gaussian: GaussianDiffusion | None = None
+        if objective == "ddpm":
+            self.gaussian = GaussianDiffusion(schedule=schedule, learned_variance=learned_variance)
+            self.loss_unit = "squared noise error per latent value"
+        num_outputs = self.gaussian.num_outputs(space.channels) if self.gaussian else space.channels
+        self.embed_tokens = token_embedding(space, backbone.width)
         self.positions = table(space.num_tokens, backbone.width)
         self.embed_time = TimeEmbedding(256, backbone.width)
-        self.head = linear(backbone.width, space.channels, std=0)
+        self.head = linear(backbone.width, num_outputs, std=0)
 
-    def velocity(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Predicted velocity (B, N, C) at x (B, N, C) and times t (B,)."""
+    def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Predicted velocity or noise (B, N, C), or (B, N, 2C) with variances, at x (B, N, C) and times t (B,) in 0..1."""
         prefix, vector = self.embed_condition(condition)
         sequence = torch.cat([prefix, self.embed_tokens(x) + self.positions], dim=1)
-        out = self.backbone(sequence, vector + self.embed_time(t * 1000.0))
+        out = self.backbone(sequence, vector + self.embed_time(t * NUM_TRAIN_STEPS))
         return self.head(out[:, prefix.shape[1] :])
 
     def shift_time(self, t: Tensor) -> Tensor:
@@ -73,23 +83,45 @@ class Diffusion(Paradigm):
         return self.time_shift * t / (1 + (self.time_shift - 1) * t)
 
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.gaussian is not None:
+            return self.gaussian.loss(lambda x, t: self.predict(x, t / NUM_TRAIN_STEPS, condition), tokens), {}
         t = self.shift_time(torch.sigmoid(torch.randn(len(tokens), device=tokens.device)))
         noise = torch.randn_like(tokens)
         mixed = tokens + t[:, None, None] * (noise - tokens)
-        error = self.velocity(mixed, t, condition).float() - (noise - tokens)
+        error = self.predict(mixed, t, condition).float() - (noise - tokens)
         return error.square().mean((1, 2)), {}
+
+    def guided(self, x: Tensor, t: float, condition: Condition, guide: Guidance) -> Tensor:
+        """The prediction at time t in 0..1 for all images, guided inside the interval; variances are the conditioned branch's."""
+        low, high = self.guidance_interval
+        if not (guide.active and low <= t <= high):
+            return self.predict(x, torch.full((len(x),), t, device=x.device), condition).float()
+        out = self.predict(guide.double(x), torch.full((2 * len(x),), t, device=x.device), guide.condition).float()
+        channels = self.space.channels
+        return torch.cat([guide.mix(out[..., :channels]), out[: len(x), :, channels:]], dim=2)
 
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator
     ) -> Tensor:
-        """temperature scales the standard deviation of the initial noise."""
+        """temperature scales the initial noise (euler, heun) or the noise of every step (ancestral)."""
         steps = self.default_steps if steps is None else steps
-        check_sampling(steps, temperature)
+        check_sampling(steps, temperature, None if self.gaussian is None else NUM_TRAIN_STEPS)
         guide = Guidance(condition, guidance)
         shape = (len(condition), self.space.num_tokens, self.space.channels)
+        if self.gaussian is not None:
+            times = iter([step / NUM_TRAIN_STEPS for step in reversed(respaced_steps(steps))])
+            return self.gaussian.sample(
+                lambda x, _: self.guided(x, next(times), condition, guide),
+                shape,
+                steps=steps,
+                temperature=temperature,
+                generator=generator,
+            )
         x = torch.randn(shape, generator=generator, device=self.device) * temperature
-        times = self.shift_time(torch.linspace(1, 0, steps + 1, device=self.device))
-        for now, then in itertools.pairwise(times):
-            t = now.expand(len(guide.condition))
-            x = x + (then - now) * guide.mix(self.velocity(guide.double(x), t, guide.condition).float())
+        progress = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device="cpu")
+        for now, then in itertools.pairwise(self.shift_time(progress).tolist()):
+            slope = self.guided(x, now, condition, guide)
+            if self.sampler == "heun" and then > 0:
+                slope = (slope + self.guided(x + (then - now) * slope, then, condition, guide)) / 2
+            x = x + (then - now) * slope
         return x

@@ -11,13 +11,17 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.backbone import BackboneConfig, linear, table
+from bench.backbone import BackboneConfig, table
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
+from paradigms.embedding import token_embedding
+from paradigms.gaussian_diffusion import check_choice
+from paradigms.heads import CrossEntropy
 from paradigms.orders import cosine_schedule
-from paradigms.sampling import draw, gumbel
+from paradigms.sampling import gumbel
+
+MASK_LAWS = ("cosine", "arccos", "uniform")
 
 
 class MaskedToken(Paradigm):
@@ -33,52 +37,64 @@ class MaskedToken(Paradigm):
         space: TokenSpace,
         conditions: ConditionSpace,
         *,
+        mask_law: Literal["cosine", "arccos", "uniform"] = "cosine",
         order: Literal["confidence", "random"] = "confidence",
         choice_temperature: float = 4.5,
+        label_smoothing: float = 0.0,
     ) -> None:
-        """order: which tokens are kept at each step; choice_temperature: of the annealed Gumbel noise on log-confidence
-        (4.5 in the MaskGIT code)."""
+        """Options beside the three that every paradigm takes.
+
+        mask_law: the hidden share for uniform u: cos(pi/2 u) (MaskGIT), 2/pi arccos(u) (Halton-MaskGIT, Besnier et al. 2025),
+            or u.
+        order: which tokens are kept at each step, the most confident ones or any.
+        choice_temperature: of the Gumbel noise on log-confidence, annealed to 0 (4.5 in the MaskGIT code).
+        label_smoothing: share of the target spread over all codes (0.1 in MaskGIT).
+        """
         super().__init__(backbone, space, conditions)
-        if order not in ("confidence", "random"):
-            raise ValueError(f"order must be 'confidence' or 'random', not {order!r}")
-        self.order, self.choice_temperature = order, choice_temperature
-        self.embed_tokens = nn.Embedding(space.vocabulary + 1, backbone.width)
-        nn.init.normal_(self.embed_tokens.weight, std=0.02)
+        check_choice("mask_law", mask_law, MASK_LAWS)
+        check_choice("order", order, ("confidence", "random"))
+        self.mask_law, self.order, self.choice_temperature = mask_law, order, choice_temperature
+        self.embed_tokens = token_embedding(space, backbone.width, num_extra=1)
         self.positions = table(space.num_tokens, backbone.width)
-        self.head = linear(backbone.width, space.vocabulary, std=0.02)
+        self.head = CrossEntropy(space, backbone.width, label_smoothing=label_smoothing)
 
     @property
     def mask_id(self) -> int:
         return self.space.vocabulary
 
-    def logits(self, tokens: Tensor, condition: Condition) -> Tensor:
-        """Logits (B, N, V) for tokens (B, N) in which hidden ones are mask_id."""
+    def contexts(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """The backbone's output (B, N, D) for tokens (B, N) in which hidden ones are mask_id."""
         prefix, vector = self.embed_condition(condition)
         sequence = torch.cat([prefix, self.embed_tokens(tokens) + self.positions], dim=1)
-        return self.head(self.backbone(sequence, vector)[:, prefix.shape[1] :])
+        return self.backbone(sequence, vector)[:, prefix.shape[1] :]
+
+    def hidden_share(self, uniform: Tensor) -> Tensor:
+        """The mask law at uniform numbers in 0..1."""
+        if self.mask_law == "cosine":
+            return torch.cos(math.pi / 2 * uniform)
+        return 2 / math.pi * torch.acos(uniform) if self.mask_law == "arccos" else uniform
 
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
         batch, length = tokens.shape
-        ratio = torch.cos(math.pi / 2 * torch.rand(batch, 1, device=tokens.device))
-        num_hidden = (ratio * length).ceil().clamp(min=1)
+        share = self.hidden_share(torch.rand(batch, 1, device=tokens.device))
         rank = torch.rand(batch, length, device=tokens.device).argsort(1).argsort(1)
-        hidden = rank < num_hidden
-        logits = self.logits(torch.where(hidden, self.mask_id, tokens), condition).float()
-        entropy = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        hidden = rank < (share * length).ceil().clamp(min=1)
+        out = self.contexts(torch.where(hidden, self.mask_id, tokens), condition)
+        entropy = self.head.loss(out.flatten(0, 1), tokens.flatten()).view(batch, length)
         return (entropy * hidden).sum(1) / hidden.sum(1), {}
 
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator
     ) -> Tensor:
-        """temperature divides the logits' weight against Gumbel noise when a code is drawn."""
+        """temperature is that of the softmax from which codes are drawn."""
         steps = min(self.default_steps, self.space.num_tokens) if steps is None else steps
         check_sampling(steps, temperature, self.space.num_tokens)
         guide = Guidance(condition, guidance)
         shape = (len(condition), self.space.num_tokens)
         tokens = torch.full(shape, self.mask_id, device=self.device)
         for step, remaining in enumerate(cosine_schedule(self.space.num_tokens, steps), start=1):
-            logits = guide.mix(self.logits(guide.double(tokens), guide.condition).float())
-            drawn = draw(logits, temperature, generator)
+            logits = guide.mix(self.head.logits(self.contexts(guide.double(tokens), guide.condition)).float())
+            drawn = self.head.draw(logits, temperature, generator)
             noise = gumbel(shape, generator, self.device)
             if self.order == "random":
                 score = noise

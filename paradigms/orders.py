@@ -1,8 +1,29 @@
-"""How many tokens a parallel decoder reveals at each step."""
+"""In which order tokens are revealed, and how many at each step.
+
+Letters: B images, N tokens, K places.
+"""
 
 from __future__ import annotations
 
 import math
+
+import torch
+from torch import Tensor
+
+
+def random_orders(batch: int, num_tokens: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """A permutation of the places per image, (B, N) int64, each equally likely."""
+    return torch.rand(batch, num_tokens, generator=generator, device=device).argsort(1)
+
+
+def take(x: Tensor, places: Tensor) -> Tensor:
+    """The entries of x (B, N, ...) at places (B, K): (B, K, ...)."""
+    return x.gather(1, places) if x.ndim == 2 else x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
+
+
+def put(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """x (B, N, ...) with values (B, K, ...) at places (B, K)."""
+    return x.scatter(1, places if x.ndim == 2 else places[..., None].expand(-1, -1, x.shape[2]), values)
 
 
 def cosine_schedule(num_tokens: int, steps: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from bench.config import Evaluation, Experiment, Method, Recipe, Size
 
-MAR_OPTIONS = {"head_width": 32, "head_depth": 1, "head_steps": 4, "head_time_features": 32, "multiplier": 1, "head_clip": 4.0}
+MAR_OPTIONS = {"head_options": {"width": 32, "depth": 1, "steps": 4, "time_features": 32, "multiplier": 1, "clip": 4.0}}
 
 EXPERIMENT = Experiment(
     name="miniature",

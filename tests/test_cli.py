@@ -29,6 +29,11 @@ MINIATURE = str(Path(__file__).parent / "miniature.py")
         (["--experiment", "@unknown"], "unknown paradigm 'diffusio'; did you mean 'diffusion'"),
         (["--experiment", "@options"], "refuses its options"),
         (["--experiment", "@tokenizer"], "reads latents, not codes"),
+        (["--experiment", "@tokenizers"], "unknown tokenizer 'autoencoder-k'; did you mean 'autoencoder-kl"),
+        (["--experiment", "@head"], "head 'cross-entropy' reads codes, not latents; for latents use diffusion"),
+        (["--experiment", "@causal"], "method 'next-token': causal attention predicts one token per step"),
+        (["--experiment", "@temperature"], "method 'diffusion': temperature must be positive, not 0"),
+        (["--experiment", "@null"], "condition_dropout=0 trains no null condition"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -42,6 +47,11 @@ def test_bad_input(command: str, arguments: list[str], said: str, tmp_path: Path
     (tmp_path / "unknown.py").write_text(text.replace('paradigm="diffusion"', 'paradigm="diffusio"'))
     (tmp_path / "options.py").write_text(text.replace(first, first + ', options={"colour": 1}'))
     (tmp_path / "tokenizer.py").write_text(text.replace(first, first.replace("-kl", "-fsq")))
+    (tmp_path / "tokenizers.py").write_text(text.replace(first, first.replace("-kl", "-k")))
+    (tmp_path / "head.py").write_text(text.replace("options=MAR_OPTIONS", 'options={"head": "cross-entropy"}'))
+    (tmp_path / "causal.py").write_text(text.replace("guidance=(1.0,)", "sampler_steps=4"))
+    (tmp_path / "temperature.py").write_text(text.replace(first, first + ", temperature=0"))
+    (tmp_path / "null.py").write_text(text.replace("batch_size=4", "batch_size=4, condition_dropout=0.0"))
     arguments = [str(tmp_path / (a[1:] + ".py")) if a.startswith("@") else a for a in arguments]
     if "--experiment" not in arguments:
         arguments = ["--experiment", MINIATURE, *arguments]

@@ -120,5 +120,5 @@ def test_shipped_autoencoders_reach_the_ceiling(instrument: Instrument, world: S
     real = torch.from_numpy(render_captions(world, ids, "held_out", 0))
     for part in ("autoencoder-kl", "autoencoder-fsq"):
         with torch.inference_mode():
-            rebuilt = instrument.autoencoder(part).reconstruct(real)
+            rebuilt = instrument.tokenizer(part).reconstruct(real)
         assert verify(world, rebuilt.numpy(), ids).exact.mean() >= 0.99

@@ -7,9 +7,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import Backbone, BackboneConfig, KeyValueCache
-from bench.flops import FlopMeter, LossForward, UncountedOperatorError, count_forward, count_sampling, meta_batch
+from bench.conditioning import ConditionSpace
+from bench.flops import (
+    FlopMeter,
+    LossForward,
+    UncountedOperatorError,
+    count_forward,
+    count_sampling,
+    meta_batch,
+    num_parameters,
+)
+from bench.paradigm import TokenSpace
 from bench.registry import load
+from paradigms.diffusion import Diffusion
 from paradigms.diffusion_loss import DiffusionLoss
+from paradigms.mar import MAR
 
 SIZES = [
     BackboneConfig(width=32, depth=2, num_heads=2),
@@ -38,14 +50,14 @@ def closed_form(name: str, config: BackboneConfig, hidden: int) -> int:
     if name == "next-token":
         return pool + backbone_flops(config, length - 1, depth) + 2 * N * d * CODES.vocabulary
     kept, half, w, c = N - hidden, depth // 2, 48, LATENTS.channels
-    encoder = backbone_flops(config, PREFIX + kept, half, final=False) + 2 * kept * c * d
+    encoder = backbone_flops(config, PREFIX + kept, half, final=False) + 2 * kept * c * d + 2 * (PREFIX + kept) * d * d
     decoder = backbone_flops(config, length, depth - half)
     per_row = 2 * (w * (c + 32 + c) + w * w * (1 + 5 * 2 + 2))
     head = hidden * (2 * d * w + 3 * per_row)
     return pool + encoder + decoder + head
 
 
-OPTIONS = {"mar": {"head_width": 48, "head_depth": 2, "head_time_features": 32, "multiplier": 3, "head_steps": 4}}
+OPTIONS = {"mar": {"head_options": {"width": 48, "depth": 2, "time_features": 32, "multiplier": 3, "steps": 4}}}
 
 
 def build(name: str, config: BackboneConfig):
@@ -207,8 +219,7 @@ def test_diffusion_head_of_mar(depth: int, width: int, condition: int, flops: in
     class OneToken(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.head = DiffusionLoss(16, condition, width=width, depth=depth)
-            self.head.out = nn.Linear(width, 32)
+            self.head = DiffusionLoss(LATENTS_16, condition, width=width, depth=depth, learned_variance=True)
 
         def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
             return self.head.predict(x, t, self.head.embed_condition(z))
@@ -218,22 +229,66 @@ def test_diffusion_head_of_mar(depth: int, width: int, condition: int, flops: in
         assert count_forward(OneToken(), inputs).dense == flops
 
 
-def test_mar_base_backbone() -> None:
-    """MAR-B at 38 kept tokens: encoder on 64 + 38 positions, decoder on 64 + 256, published head on all tokens x 4."""
-    plain = BackboneConfig(width=768, depth=24, num_heads=12, modulation=False, qk_norm=False)
+IMAGENET_CLASS = ConditionSpace(num_tokens=1, vocabulary=1000)
+LATENTS_16 = TokenSpace(kind="latents", grid=16, channels=16)
+PUBLISHED_MAR = {  # Li et al. 2024, section 4 and the MAR code: width, blocks, heads, head blocks, head width
+    "B": (768, 24, 12, 6, 1024),
+    "L": (1024, 32, 16, 8, 1280),
+    "H": (1280, 40, 16, 12, 1536),
+}
 
-    class Halves(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = Backbone(plain)
 
-        def forward(self, kept: Tensor, full: Tensor) -> Tensor:
-            return self.backbone(kept, blocks=slice(0, 12)).sum() + self.backbone(full, blocks=slice(12, None)).sum()
-
+def published_mar(size: str) -> MAR:
+    """Plain blocks without QK-norm or adaLN, 64 buffer slots, learned variance, 4 noise draws, ImageNet classes."""
+    width, depth, num_heads, head_depth, head_width = PUBLISHED_MAR[size]
+    config = BackboneConfig(width=width, depth=depth, num_heads=num_heads, modulation=False, qk_norm=False)
+    head = {"width": head_width, "depth": head_depth, "learned_variance": True}
     with torch.device("meta"):
-        blocks = count_forward(Halves(), (torch.empty(1, 102, 768), torch.empty(1, 320, 768))).dense
-    rest = 2 * 256 * 16 * 768 + 2 * 102 * 768**2 + 4 * 256 * 71_401_472
-    assert blocks + rest == 149_084_979_200
+        return MAR(config, LATENTS_16, IMAGENET_CLASS, num_buffer_slots=64, head_options=head)
+
+
+@pytest.mark.parametrize(
+    ("size", "flops", "head_row"),
+    [
+        ("B", 149_084_979_200, 71_401_472),
+        ("L", 325_299_994_624, 144_302_080),
+        ("H", 653_158_793_216, 302_137_344),
+    ],
+)
+def test_published_mar(size: str, flops: int, head_row: int) -> None:
+    """MAR at 38 kept tokens. The published code embeds hidden tokens, runs its head on kept ones and drops both afterwards,
+    and embeds the head's condition anew for each noise draw; ours does none of these."""
+    mar = published_mar(size)
+    mar.draw_num_hidden = lambda: 218
+    inputs = meta_batch(mar, 1, IMAGENET_CLASS.num_tokens)
+    ours = count_forward(LossForward(mar), inputs).dense
+    width, head_width = mar.backbone.config.width, mar.head.out.in_features
+    dropped = 218 * 2 * 16 * width + 38 * 4 * head_row
+    repeated = 3 * 218 * 2 * width * head_width
+    assert ours + dropped + repeated == flops
+
+
+@pytest.mark.parametrize(("size", "millions"), [("B", 207.9), ("L", 478.3), ("H", 942.4)])
+def test_published_mar_parameters(size: str, millions: float) -> None:
+    """Within 0.5 % without the layer that pools the condition for adaLN, which the published network lacks."""
+    mar = published_mar(size)
+    found = num_parameters(mar) - num_parameters(mar.embed_condition.pool)
+    assert found / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "num_heads", "millions"),
+    [(384, 12, 6, 33), (768, 12, 12, 130), (1024, 24, 16, 458), (1152, 28, 16, 675)],
+    ids=["S", "B", "L", "XL"],
+)
+def test_published_dit_parameters(width: int, depth: int, num_heads: int, millions: int) -> None:
+    """DiT/2 (Peebles & Xie 2023, tables 1 and 4): 32x32x4 latents in 2x2 patches, 16 channels per token, learned variance,
+    classes; without QK-norm and the layer that pools the condition."""
+    config = BackboneConfig(width=width, depth=depth, num_heads=num_heads, qk_norm=False)
+    with torch.device("meta"):
+        dit = Diffusion(config, LATENTS_16, IMAGENET_CLASS, objective="ddpm", schedule="linear", learned_variance=True)
+    found = num_parameters(dit) - num_parameters(dit.embed_condition.pool)
+    assert found / 1e6 == pytest.approx(millions, rel=0.005)
 
 
 class Calls(nn.Module):

@@ -3,19 +3,23 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from spaces import CODES, CONDITIONS, LATENTS
 
 from bench.backbone import BackboneConfig
-from bench.conditioning import Condition
+from bench.conditioning import Condition, Guidance
+from bench.paradigm import TokenSpace
 from bench.registry import BUILT_INS, load
 from bench.testing import check_paradigm, example_batch, shake
-from paradigms.diffusion_loss import DiffusionLoss, cosine_abar, respaced_steps
-from paradigms.orders import cosine_schedule
+from paradigms.diffusion_loss import DiffusionLoss
+from paradigms.gaussian_diffusion import respaced_steps, signal_share
+from paradigms.orders import cosine_schedule, put, take
 
 BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)
-OPTIONS = {"mar": {"head_width": 32, "head_depth": 2, "head_steps": 5, "head_time_features": 32, "head_clip": 4.0}}
+DIFFUSION_HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 5, "time_features": 32, "clip": 4.0}}
+OPTIONS = {"mar": DIFFUSION_HEAD, "next-token-continuous": DIFFUSION_HEAD}
 
 
 def build(name: str, **options):
@@ -48,7 +52,7 @@ def test_guidance_of_one_is_no_guidance_bit_for_bit(name: str) -> None:
     assert set(calls) == {len(condition)}
 
 
-@pytest.mark.parametrize("name", ["masked-token", "next-token"])
+@pytest.mark.parametrize("name", ["masked-token", "next-token", "mar-discrete"])
 def test_cross_entropy_starts_at_ln_v(name: str) -> None:
     paradigm = build(name)
     tokens, condition = batch(paradigm, 64)
@@ -75,63 +79,91 @@ def test_masked_token_ignores_the_targets_of_visible_tokens() -> None:
     shake(paradigm)
     tokens, condition = batch(paradigm)
     seen: list[torch.Tensor] = []
-    original = paradigm.logits
+    original = paradigm.contexts
 
     def spy(inputs, condition):
         seen.append(inputs)
         return original(inputs, condition)
 
-    paradigm.logits = spy
+    paradigm.contexts = spy
     torch.manual_seed(7)
     loss = paradigm.loss(tokens, condition)[0]
     hidden = seen[0] == paradigm.mask_id
     assert torch.equal(seen[0][~hidden], tokens[~hidden])
-    log = original(seen[0], condition).log_softmax(-1).gather(2, tokens[..., None])[..., 0]
+    log = paradigm.head.logits(original(seen[0], condition)).log_softmax(-1).gather(2, tokens[..., None])[..., 0]
     torch.testing.assert_close(loss, -(log * hidden).sum(1) / hidden.sum(1))
 
 
-def test_masked_token_mask_law_is_the_cosine() -> None:
-    """E of the hidden share is the mean of ceil(N cos(pi/2 u)) / N."""
-    paradigm = build("masked-token")
+@pytest.mark.parametrize(
+    ("law", "mean"),
+    [("cosine", lambda u: np.cos(np.pi / 2 * u)), ("arccos", lambda u: 2 / np.pi * np.arccos(u)), ("uniform", lambda u: u)],
+)
+def test_masked_token_mask_laws(law: str, mean) -> None:
+    """E of the hidden share is the mean of ceil(N share(u)) / N over uniform u."""
+    paradigm = build("masked-token", mask_law=law)
     shares = []
-    original = paradigm.logits
+    original = paradigm.contexts
 
     def spy(inputs, condition):
         shares.append((inputs == paradigm.mask_id).float().mean(1))
         return original(inputs, condition)
 
-    paradigm.logits = spy
+    paradigm.contexts = spy
     tokens, condition = batch(paradigm, 2000)
     paradigm.loss(tokens, condition)
     n = CODES.num_tokens
-    u = (torch.arange(100_000) + 0.5) / 100_000
-    expected = ((torch.cos(math.pi / 2 * u) * n).ceil() / n).mean()
+    expected = np.ceil(mean((np.arange(100_000) + 0.5) / 100_000) * n).mean() / n
     assert float(shares[0].mean()) == pytest.approx(float(expected), abs=0.02)
 
 
-def test_next_token_logits_ignore_the_future() -> None:
-    paradigm = build("next-token")
+CAUSAL = ["next-token", "next-token-continuous"]
+
+
+@pytest.mark.parametrize("order", ["raster", "random"])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_causal_prediction_ignores_the_future(name: str, order: str) -> None:
+    """Row i knows the tokens that come before it in the order, and no others."""
+    paradigm = build(name, order=order)
     shake(paradigm)
     tokens, condition = batch(paradigm)
-    before = paradigm.logits(tokens, condition)
-    changed = tokens.clone()
-    changed[:, 9:] = (changed[:, 9:] + 1) % CODES.vocabulary
-    after = paradigm.logits(changed, condition)
+    orders = paradigm.draw_orders(4)
+    before = paradigm.contexts(tokens, orders, condition)
+    changed = put(tokens, orders[:, 9:], take(tokens, orders[:, 9:]).flip(0))
+    after = paradigm.contexts(changed, orders, condition)
     torch.testing.assert_close(after[:, :10], before[:, :10], rtol=0, atol=1e-6)
     assert (after[:, 10:] - before[:, 10:]).abs().amax() > 1e-3
 
 
-def test_next_token_cache_equals_no_cache() -> None:
-    """At temperature near 0 both pick the same argmax; the cached logits are compared inside."""
-    paradigm = build("next-token").eval()
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("order", ["raster", "random"])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_cached_contexts_equal_the_uncached_ones(name: str, order: str, guidance: float) -> None:
+    """What the head sees at each step of the sampler, with and without the cache, guidance in one batch, to 1e-5."""
+    paradigm = build(name, order=order).eval()
     shake(paradigm)
     _, condition = batch(paradigm)
+    seen: list[torch.Tensor] = []
+    original = paradigm.head.sample
+    paradigm.head.sample = lambda out, **settings: seen.append(out) or original(out, **settings)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        fast = paradigm.sample(condition, steps=None, guidance=1.0, temperature=1e-6, generator=torch.Generator().manual_seed(0))
-        slow = torch.zeros_like(fast)
-        for index in range(fast.shape[1]):
-            slow[:, index] = paradigm.logits(slow, condition)[:, index].argmax(-1)
-    assert torch.equal(fast, slow)
+        tokens = paradigm.sample(condition, steps=None, guidance=guidance, temperature=1.0, generator=generator)
+        guide = Guidance(condition, guidance)
+        orders = paradigm.draw_orders(4, torch.Generator().manual_seed(0))
+        slow = paradigm.contexts(guide.double(tokens), guide.double(orders), guide.condition)
+    torch.testing.assert_close(torch.stack(seen, dim=1), slow, rtol=1e-5, atol=1e-5)
+
+
+def test_random_order_needs_the_place_of_the_target() -> None:
+    """With two orders that differ in the place to be predicted only, the outputs at that step differ."""
+    paradigm = build("next-token", order="random")
+    shake(paradigm)
+    tokens, condition = batch(paradigm)
+    orders = paradigm.draw_orders(4)
+    swapped = torch.cat([orders[:, :5], orders[:, [6, 5]], orders[:, 7:]], dim=1)
+    before, after = paradigm.contexts(tokens, orders, condition), paradigm.contexts(tokens, swapped, condition)
+    torch.testing.assert_close(after[:, :5], before[:, :5], rtol=0, atol=1e-6)
+    assert (after[:, 5] - before[:, 5]).abs().amax() > 1e-3
 
 
 def test_mar_encoder_sees_kept_tokens_only() -> None:
@@ -212,28 +244,26 @@ def test_the_wrong_token_space_is_refused(name: str) -> None:
 
 
 def test_training_noise_schedule() -> None:
-    abar = cosine_abar(1000)
+    abar = signal_share("cosine")
     assert float(abar[0]) == pytest.approx(0.99996, abs=1e-5)
     assert float(abar[499]) == pytest.approx(0.494, abs=1e-3)
     assert float(abar[999]) == pytest.approx(2.4e-9, rel=0.02)
-    assert respaced_steps(1000, 100)[:2] == [0, 10]
-    assert respaced_steps(1000, 100)[-2:] == [989, 999]
+    assert respaced_steps(100)[:2] == [0, 10]
+    assert respaced_steps(100)[-2:] == [989, 999]
 
 
 def test_diffusion_loss_samples_a_gaussian_exactly_with_the_optimal_predictor() -> None:
     """With the exact noise predictor of N(m, s^2) the respaced ancestral sampler returns that Gaussian."""
     torch.manual_seed(0)
-    head = DiffusionLoss(1, 4, width=8, depth=1)
+    head = DiffusionLoss(TokenSpace(kind="latents", grid=1, channels=1), 4, width=8, depth=1, steps=200)
     mean, std = 1.5, 0.4
 
     def optimal(x, t, condition):
-        abar = head.abar[t][:, None]
+        abar = head.diffusion.abar[t][:, None]
         return (1 - abar).sqrt() * (x - abar.sqrt() * mean) / (abar * std**2 + 1 - abar)
 
     head.predict = optimal
-    drawn = head.sample(
-        torch.zeros(20_000, 4), steps=200, temperature=1.0, guidance=1.0, generator=torch.Generator().manual_seed(0)
-    )
+    drawn = head.sample(torch.zeros(20_000, 4), temperature=1.0, guidance=1.0, generator=torch.Generator().manual_seed(0))
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)
     assert float(drawn.std()) == pytest.approx(std, rel=0.05)
 
@@ -249,7 +279,7 @@ def test_euler_sampling_of_a_gaussian_with_the_optimal_velocity() -> None:
         noise = t / variance * (x - (1 - t) * mean)
         return noise - posterior
 
-    paradigm.velocity = optimal
+    paradigm.predict = optimal
     _, condition = batch(paradigm, 256)
     drawn = paradigm.sample(condition, steps=200, guidance=1.0, temperature=1.0, generator=torch.Generator().manual_seed(0))
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)

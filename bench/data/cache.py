@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench.data.render import render_split
 from bench.data.shapes import ShapesWorld
-from bench.tokenizers.autoencoder import Autoencoder
+from bench.tokenizers.tokenizer import Tokenizer
 
 CHUNK = 2048
 NUMPY_TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "U8": np.uint8}
@@ -43,7 +43,7 @@ def memory_map(path: Path) -> dict[str, np.ndarray]:
 
 
 def encode_training_images(
-    world: ShapesWorld, tokenizer: Autoencoder, num_images: int, path: Path, progress: Callable[[int], None]
+    world: ShapesWorld, tokenizer: Tokenizer, num_images: int, path: Path, progress: Callable[[int], None]
 ) -> None:
     """Render and encode the first num_images training images into `path`, written whole or not at all."""
     if path.exists():

@@ -84,7 +84,7 @@ class Evaluator:
             ids = self.caption_ids("test", self.settings.num_samples)
             real = self._real(len(ids), FLOOR_OFFSET)
             with torch.inference_mode():
-                model = self.instrument.autoencoder(tokenizer)
+                model = self.instrument.tokenizer(tokenizer)
                 rebuilt = torch.cat([model.reconstruct(part) for part in real.split(256)])
             return {
                 "fid_floor": self.fidelity(real).fid,
@@ -92,7 +92,7 @@ class Evaluator:
                 "prompt_accuracy_ceiling": float(verify(self.world, rebuilt.numpy(), ids).exact.mean()),
             }
 
-        return self._cached(f"floors-{tokenizer}-{self.instrument.hash(tokenizer)}-{self.protocol}", compute)
+        return self._cached(f"floors-{tokenizer}-{self.instrument.tokenizer_hash(tokenizer)}-{self.protocol}", compute)
 
     def evaluate(self, run: Run, method: Method, report: Callable[[str], None]) -> None:
         """Append the run's rows to its evals.jsonl: one per guidance scale tried, then the test row, and write samples.png."""
@@ -155,8 +155,9 @@ class Evaluator:
         def compute() -> dict[str, Any]:
             space, conditions = self.instrument.space(run.tokenizer), self.instrument.conditions
             meta = build_meta(run, space, conditions)
-            decoder = Autoencoder(self.instrument.autoencoder_config(run.tokenizer)).to("meta")
-            latents = torch.empty(1, space.num_tokens, len(decoder.scale), device="meta")
+            part = self.instrument.tokenizer_config(run.tokenizer).part
+            decoder = Autoencoder(self.instrument.autoencoder_config(part)).to("meta")
+            latents = torch.empty(1, decoder.config.grid**2, len(decoder.scale), device="meta")
             sampling = count_sampling(
                 meta,
                 conditions.num_tokens,
@@ -191,7 +192,7 @@ class Sampler:
     """Condition tokens to images with one trained run and its method's sampler settings."""
 
     def __init__(self, instrument: Instrument, run: Run, method: Method, weights: Path) -> None:
-        self.method, self.decoder = method, instrument.autoencoder(run.tokenizer)
+        self.method, self.decoder = method, instrument.tokenizer(run.tokenizer)
         paradigm = build_paradigm(run, instrument.space(run.tokenizer), instrument.conditions)
         self.paradigm = load_weights(paradigm, weights, ema=True)
 

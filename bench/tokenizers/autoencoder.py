@@ -84,8 +84,13 @@ class Autoencoder(nn.Module):
         self.register_buffer("scale", torch.ones(latent))
 
     def encode_moments(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, H, H) to whitened mean and standard deviation (B, N, 2C) float32 (kl)."""
-        mean, log_variance = self.encode_raw(images).chunk(2, dim=2)
+        """uint8 images (B, 3, H, H) to whitened mean and standard deviation (B, N, 2C) float32; the discrete twin's latents
+        before quantization have no spread."""
+        raw = self.encode_raw(images)
+        if self.quantizer is not None:
+            mean = (raw - self.shift) / self.scale
+            return torch.cat([mean, torch.zeros_like(mean)], dim=2)
+        mean, log_variance = raw.chunk(2, dim=2)
         std = (0.5 * log_variance.clamp(-20.0, 10.0)).exp()
         return torch.cat([(mean - self.shift) / self.scale, std / self.scale], dim=2)
 
@@ -94,13 +99,15 @@ class Autoencoder(nn.Module):
         assert self.quantizer is not None
         return self.quantizer(self.encode_raw(images))[1].long()
 
-    def encode(self, images: Tensor) -> Tensor:
-        """What the latent cache stores: moments (B, N, 2C) float32, or codes (B, N) int64."""
-        return self.encode_moments(images) if self.quantizer is None else self.encode_codes(images)
-
     def decode(self, tokens: Tensor) -> Tensor:
         """Whitened latents (B, N, C) or codes (B, N) to uint8 images (B, 3, H, H)."""
-        latents = self.quantizer.indices_to_codes(tokens) if self.quantizer is not None else tokens * self.scale + self.shift
+        if not tokens.is_floating_point():
+            assert self.quantizer is not None
+            latents = self.quantizer.indices_to_codes(tokens)
+        else:
+            latents = tokens * self.scale + self.shift
+            if self.quantizer is not None:
+                latents = self.quantizer(latents)[0]
         pixels = self.decode_raw(latents)
         return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
@@ -116,11 +123,6 @@ class Autoencoder(nn.Module):
         c = self.config
         x = self.decoder(latents).unflatten(2, (3, c.patch, c.patch)).unflatten(1, (c.grid, c.grid))
         return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """uint8 images through the bottleneck and back, at the posterior mean (kl)."""
-        stored = self.encode(images)
-        return self.decode(stored if self.quantizer is not None else stored.chunk(2, dim=2)[0])
 
     def save(self, path: Path) -> None:
         """Write weights with the configuration in the file's metadata (safetensors)."""

@@ -1,4 +1,4 @@
-"""Sizes of the twin autoencoders, apart from the networks so that planning imports neither."""
+"""Sizes of the twin autoencoders and the tokens read from them, apart from the networks so that planning imports neither."""
 
 from __future__ import annotations
 
@@ -27,9 +27,30 @@ class AutoencoderConfig:
     def grid(self) -> int:
         return self.resolution // self.patch
 
-    @property
-    def space(self) -> TokenSpace:
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Which tokens of an autoencoder a method reads."""
+
+    part: Literal["autoencoder-kl", "autoencoder-fsq"]
+    before_quantization: bool = False
+    """The discrete autoencoder's latents before they are quantized (Li et al. 2024, table 2, first row); decoding quantizes."""
+    group: int = 1
+    """group x group neighbors become one token with group^2 times the channels, for autoencoders of a smaller stride (table 2,
+    KL-8)."""
+
+    def space(self, autoencoder: AutoencoderConfig) -> TokenSpace:
         """What the paradigms read."""
-        if self.bottleneck == "fsq":
-            return TokenSpace(kind="codes", grid=self.grid, vocabulary=math.prod(self.levels))
-        return TokenSpace(kind="latents", grid=self.grid, channels=self.channels)
+        grid = autoencoder.grid // self.group
+        if autoencoder.bottleneck == "fsq" and not self.before_quantization:
+            return TokenSpace(kind="codes", grid=grid, vocabulary=math.prod(autoencoder.levels))
+        channels = autoencoder.channels if autoencoder.bottleneck == "kl" else len(autoencoder.levels)
+        return TokenSpace(kind="latents", grid=grid, channels=channels * self.group**2)
+
+
+TOKENIZERS = {
+    "autoencoder-kl": TokenizerConfig(part="autoencoder-kl"),
+    "autoencoder-fsq": TokenizerConfig(part="autoencoder-fsq"),
+    "autoencoder-fsq-latents": TokenizerConfig(part="autoencoder-fsq", before_quantization=True),
+    "autoencoder-kl-grouped": TokenizerConfig(part="autoencoder-kl", group=2),
+}

@@ -1,0 +1,47 @@
+"""What paradigms read of an image: an autoencoder's latents or codes, perhaps before quantization, perhaps grouped.
+
+Letters: B images, N tokens, C latent channels, H resolution.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.tokenizers.autoencoder import Autoencoder
+from bench.tokenizers.config import TokenizerConfig
+
+
+class Tokenizer(nn.Module):
+    """Images (B, 3, H, H) uint8 to tokens and back."""
+
+    def __init__(self, autoencoder: Autoencoder, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.autoencoder, self.group = autoencoder, config.group
+        self.discrete = autoencoder.quantizer is not None and not config.before_quantization
+        self.space = config.space(autoencoder.config)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What the latent cache stores: whitened moments (B, N, 2C) float32, or codes (B, N) int64."""
+        if self.discrete:
+            return self.autoencoder.encode_codes(images)
+        moments = self.autoencoder.encode_moments(images)
+        return torch.cat([self._grouped(part) for part in moments.chunk(2, dim=2)], dim=2)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Whitened latents (B, N, C) or codes (B, N) to images."""
+        return self.autoencoder.decode(tokens if self.discrete else self._ungrouped(tokens))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images through the tokens and back, at the posterior mean."""
+        stored = self.encode(images)
+        return self.decode(stored if self.discrete else stored.chunk(2, dim=2)[0])
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """(B, n, c) on the autoencoder's grid to (B, N, C), the channels of a group in raster order."""
+        side, k = self.space.grid, self.group
+        return x.unflatten(1, (side, k, side, k)).permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+    def _ungrouped(self, x: Tensor) -> Tensor:
+        side, k = self.space.grid, self.group
+        return x.unflatten(2, (k, k, -1)).unflatten(1, (side, side)).permute(0, 1, 3, 2, 4, 5).flatten(1, 4)
