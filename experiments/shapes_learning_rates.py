@@ -1,6 +1,6 @@
 """The learning-rate search behind experiments/shapes.py: the same five rates for each method, on validation captions alone.
 
-The smaller size is searched at a quarter of the default top budget, and both sizes use its winner. Nothing here
+The smaller size is searched at half of the default top budget, and both sizes use its winner. Nothing here
 sees a test caption.
 """
 
@@ -18,7 +18,7 @@ EXPERIMENT = replace(
     name="shapes-learning-rates",
     methods=tuple(replace(m, learning_rates=RATES, guidance=(1.5, 2.0)) for m in DEFAULT.methods),
     sizes=DEFAULT.sizes[:1],
-    budget=5e11,
+    budget=1e12,
     rungs=(1.0,),
     num_seeds=((1,),),
     evaluation=Evaluation(num_samples=0, num_held_out=0, num_validation=340, num_reference=1000),
