@@ -40,7 +40,7 @@ class UncountedOperatorError(ValueError):
 FREE_OPERATORS = frozenset(
     "aten::" + name
     for name in """
-    abs add add_ arange argmax argsort bitwise_and bitwise_not bitwise_or cat ceil chunk clamp clamp_ clamp_min clamp_min_ clone
+    abs acos add add_ arange argmax argsort bitwise_and bitwise_not bitwise_or cat ceil chunk clamp clamp_ clamp_min clamp_min_ clone
     contiguous copy_ cos cos_ cross_entropy_loss cumprod cumsum detach div div_ dropout embedding empty eq erfinv exp exp_ expand
     expand_as fill_ flatten floor full full_like gather ge gelu gt index index_add index_copy index_put_ index_select
     layer_norm le linspace log log_ log_softmax logical_and logical_not logical_or logit lt masked_fill masked_fill_ max maximum

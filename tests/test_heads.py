@@ -16,7 +16,7 @@ from bench.backbone import BackboneConfig
 from bench.conditioning import Condition
 from bench.paradigm import TokenSpace
 from bench.registry import load
-from bench.testing import check_paradigm, example_batch, shake
+from bench.testing import check_paradigm, shake
 from paradigms.diffusion_loss import DiffusionLoss
 from paradigms.gaussian_diffusion import GaussianDiffusion, respaced_steps, signal_share
 from paradigms.heads import CrossEntropy, GaussianMixture, TokenHead, make_head
@@ -66,11 +66,17 @@ def distances(head: TokenHead, num: int = 4000) -> list[tuple[float, float]]:
     return found
 
 
-@pytest.mark.parametrize("prediction", ["noise", "velocity"])
-def test_diffusion_loss_learns_a_conditional_mixture(prediction: str) -> None:
-    """Weights, means and deviations of the bimodal condition within .05; Wasserstein distance near the best achievable."""
+@pytest.mark.parametrize(("prediction", "clip"), [("noise", 4.0), ("velocity", None)])
+def test_diffusion_loss_learns_a_conditional_mixture(prediction: str, clip: float | None) -> None:
+    """Weights, means and deviations of the bimodal condition within .05; Wasserstein distance near the best achievable.
+
+    So small a network predicting noise needs the limit on its clean estimate: without it, the first steps' errors are
+    multiplied by up to 20,000 and the distance is 15.
+    """
     torch.manual_seed(0)
-    head = DiffusionLoss(ONE, 2, width=64, depth=2, time_features=64, multiplier=2, prediction=prediction, condition_at_input=True)
+    head = DiffusionLoss(
+        ONE, 2, width=64, depth=2, time_features=64, multiplier=2, prediction=prediction, clip=clip, condition_at_input=True
+    )
     train(head, 1500)
     for distance, best in distances(head):
         assert distance < best + 0.05, f"{distance:.3f} against {best:.3f} for exact draws"
@@ -94,7 +100,7 @@ def test_gaussian_mixture_learns_a_conditional_mixture() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_temperature_shrinks_the_variance_as_the_recursion_says(temperature: float) -> None:
     """For N(0, s^2) and the exact predictor every step is linear: v <- a^2 v + (temperature sigma)^2, in float64 here."""
-    std, steps = 0.8, 50
+    std, steps = 0.8, 250
     diffusion = GaussianDiffusion()
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
@@ -227,7 +233,7 @@ PROBABILITIES = torch.tensor([0.5, 0.3, 0.15, 0.05])
 def test_codes_are_drawn_with_their_probabilities(settings: dict, temperature: float, expected: list[float]) -> None:
     codes = draw(PROBABILITIES.log().expand(40_000, 4), temperature, generator(), **settings)
     shares = torch.bincount(codes, minlength=4) / len(codes)
-    torch.testing.assert_close(shares, torch.tensor(expected), rtol=0, atol=0.01)
+    torch.testing.assert_close(shares, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=0.01)
     assert (shares[torch.tensor(expected) == 0] == 0).all()
 
 
@@ -266,7 +272,8 @@ def build(name: str, **options):
 
 
 def sample(paradigm, seed: int, **settings):
-    _, condition = example_batch(paradigm.space, 6)
+    words = torch.randint(1, CONDITIONS.vocabulary, (6, CONDITIONS.num_tokens), generator=generator(5))
+    condition = Condition.of(words)
     settings = {"steps": None, "guidance": 1.0, "temperature": 1.0, **settings}
     with torch.no_grad():
         return paradigm.sample(condition, generator=generator(seed), **settings)
@@ -274,7 +281,9 @@ def sample(paradigm, seed: int, **settings):
 
 @pytest.mark.parametrize("name", ["mar", "next-token-continuous"])
 @pytest.mark.parametrize(("head", "diverse"), [("squared-error", False), ("mixture", True)])
-def test_the_squared_error_gives_one_image_per_order(name: str, head: str, diverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_squared_error_gives_one_image_per_order(
+    name: str, head: str, diverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fixed = torch.randperm(LATENTS.num_tokens, generator=generator(3))
     monkeypatch.setattr(paradigms.mar, "random_orders", lambda batch, *_: fixed.expand(batch, -1))
     paradigm = build(name, head=head)
@@ -382,9 +391,10 @@ def test_a_perfect_predictor_has_no_loss() -> None:
     torch.manual_seed(0)
     assert float(diffusion.loss(known, clean).max()) < 1e-4
     head = CrossEntropy(CODES, 8)
-    target = torch.arange(16)
-    head.logits = lambda condition: 100.0 * torch.nn.functional.one_hot(target, CODES.vocabulary).float()
-    assert float(head.loss(torch.zeros(16, 8), target).max()) < 1e-6
+    with torch.no_grad():
+        head.logits.weight.zero_()
+        head.logits.bias.copy_(100.0 * (torch.arange(CODES.vocabulary) == 7))
+    assert float(head.loss(torch.zeros(16, 8), torch.full((16,), 7)).max()) < 1e-6
 
 
 def test_heun_is_of_second_order() -> None:
