@@ -40,15 +40,16 @@ class UncountedOperatorError(ValueError):
 FREE_OPERATORS = frozenset(
     "aten::" + name
     for name in """
-    abs acos add add_ arange argmax argsort bitwise_and bitwise_not bitwise_or cat ceil chunk clamp clamp_ clamp_min clamp_min_ clone
-    contiguous copy_ cos cos_ cross_entropy_loss cumprod cumsum detach div div_ dropout embedding empty eq erfinv exp exp_ expand
-    expand_as fill_ flatten floor full full_like gather ge gelu gt index index_add index_copy index_put_ index_select
-    layer_norm le linspace log log_ log_softmax logical_and logical_not logical_or logit lt masked_fill masked_fill_ max maximum
-    mean min minimum movedim mse_loss mul mul_ narrow native_layer_norm ne neg nll_loss normal_ ones ones_like pad permute pow
-    rand rand_like randint randn randn_like randperm reciprocal relu repeat reshape rms_norm rsqrt rsub scatter scatter_ select
-    sigmoid silu silu_ sin slice softmax softplus sort split split_with_sizes sqrt square squeeze stack std sub sub_ sum t tanh
-    tile to topk transpose tril triu type_as unbind unflatten uniform_ unsqueeze var view view_as where zeros zeros_like
-    ScalarImplicit Int Float Bool scalar_tensor lift_fresh alias item resolve_conj resolve_neg erf one_hot multinomial
+    abs acos add add_ arange argmax argsort bitwise_and bitwise_not bitwise_or cat ceil chunk clamp clamp_ clamp_min
+    clamp_min_ clone contiguous copy_ cos cos_ cross_entropy_loss cumprod cumsum detach div div_ dropout embedding empty eq
+    erfinv exp exp_ expand expand_as fill_ flatten floor full full_like gather ge gelu gt index index_add index_copy
+    index_put_ index_select layer_norm le linspace log log_ log_softmax logical_and logical_not logical_or logit lt
+    masked_fill masked_fill_ max maximum mean min minimum movedim mse_loss mul mul_ narrow native_layer_norm ne neg nll_loss
+    normal_ ones ones_like pad permute pow rand rand_like randint randn randn_like randperm reciprocal relu repeat reshape
+    rms_norm rsqrt rsub scatter scatter_ select sigmoid silu silu_ sin slice softmax softplus sort split split_with_sizes sqrt
+    square squeeze stack std sub sub_ sum t tanh tile to topk transpose tril triu type_as unbind unflatten uniform_ unsqueeze
+    var view view_as where zeros zeros_like ScalarImplicit Int Float Bool scalar_tensor lift_fresh alias item resolve_conj
+    resolve_neg erf one_hot multinomial
     """.split()
 )
 """Operators that move or transform values element by element; 0 FLOPs by the rule."""
