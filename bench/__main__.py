@@ -90,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("caption")
     sub.add_argument("--num", type=int, default=8, help="images (default: 8)")
     sub.add_argument("--guidance", type=float, default=2.0, help="guidance scale (default: 2)")
+    sub.add_argument("--temperature", type=float, help="sampling temperature (default: the method's first setting)")
+    sub.add_argument("--steps", type=int, help="sampler steps (default: the method's first setting)")
     sub.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
     sub.add_argument("--out", type=Path, default=Path("samples.png"), help="file to write (default: samples.png)")
     sub = add("prepare", prepare, "train the instrument's own autoencoders and CLIP, and measure them")
@@ -262,6 +264,8 @@ def check(options: argparse.Namespace) -> int:
 
 
 def sample(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     import torch
 
     from bench.evaluate.run import save_grid
@@ -271,7 +275,9 @@ def sample(options: argparse.Namespace) -> None:
         raise UserError(f"--num must be at least 1, not {options.num}")
     sampler, instrument = load_sampler(options.run)
     words = torch.from_numpy(instrument.world.tokenize(options.caption))
-    images = sampler.images(words.expand(options.num, -1), options.guidance, options.seed)
+    given = {"guidance": options.guidance, "temperature": options.temperature, "steps": options.steps}
+    setting = replace(sampler.method.settings[0], **{name: value for name, value in given.items() if value is not None})
+    images = sampler.images(words.expand(options.num, -1), setting, options.seed)
     save_grid(images, options.out)
     print(options.out)
 

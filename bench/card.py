@@ -35,8 +35,9 @@ def write_card(instrument: Instrument, recipe: Recipe, display: Display) -> Path
         "recipe": asdict(recipe),
         "sha256_12": {part: instrument.hash(part) for part in PARTS},
         "verifier": measure_verifier(world, NUM_IMAGES),
-        "autoencoders": {part: measure_autoencoder(instrument, part) for part in PARTS if part != "clip"},
+        "autoencoders": {part: measure_autoencoder(instrument, part) for part in PARTS if part.startswith("autoencoder")},
         "clip": measure_clip(instrument),
+        "probe": measure_probe(instrument, NUM_IMAGES),
         "torch": torch.__version__,
     }
     path = instrument.folder / "card.json"
@@ -58,6 +59,29 @@ def measure_verifier(world: ShapesWorld, num: int) -> dict[str, Any]:
     for name, breaker in BREAKERS.items():
         accepts[name] = float(verify(world, breaker(world, scenes), ids).exact.mean())
     return {"num_images_each": num, "false_rejects": rejects, "accepted": accepts}
+
+
+@torch.inference_mode()
+def measure_probe(instrument: Instrument, num: int) -> dict[str, Any]:
+    """How often probe and verifier agree: on clean renders with their caption and with one wrong word, on broken shapes."""
+    world, probe = instrument.world, instrument.probe
+
+    def agreement(images: np.ndarray, ids: np.ndarray) -> float:
+        words = canonical_tokens(world, torch.from_numpy(world.caption_tokens[ids]))
+        read = probe.reads(torch.from_numpy(images), words).numpy()
+        return float((read == verify(world, images, ids).exact).mean())
+
+    found: dict[str, Any] = {"num_images_each": num, "agreement_with_the_verifier": {}}
+    for split in ("test", "held_out"):
+        images, ids = render_split(world, split, np.arange(num))
+        found["agreement_with_the_verifier"][split] = agreement(images, ids)
+    ids = world.caption_ids("test", np.arange(num))
+    scenes = world.scenes(ids, np.arange(num), "test")
+    wrong = one_word_changed(world, ids, np.random.default_rng(0))
+    found["agreement_with_the_verifier"]["one word of the caption changed"] = agreement(render(world, scenes), wrong)
+    for name, breaker in BREAKERS.items():
+        found["agreement_with_the_verifier"][name] = agreement(breaker(world, scenes), ids)
+    return found
 
 
 def one_word_changed(

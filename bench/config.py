@@ -7,6 +7,7 @@ here: they must not change a result, so they are not part of a run's identity.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -30,8 +31,41 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way to sample a trained model."""
+
+    steps: int | None = None
+    """Sampler steps; None takes the paradigm's own number."""
+    guidance: float = 1.0
+    temperature: float = 1.0
+    options: Mapping[str, Json] = field(default_factory=dict)
+    """Constructor options that only the sampler reads; they replace the method's, nested ones key by key."""
+
+
+def grid(
+    *,
+    steps: tuple[int | None, ...] = (None,),
+    guidance: tuple[float, ...] = (1.0,),
+    temperature: tuple[float, ...] = (1.0,),
+    options: tuple[Mapping[str, Json], ...] = ({},),
+) -> tuple[Setting, ...]:
+    """Every combination of the values given."""
+    combinations = itertools.product(steps, guidance, temperature, options)
+    return tuple(Setting(steps=s, guidance=g, temperature=t, options=o) for s, g, t, o in combinations)
+
+
+def merged(options: Mapping[str, Json], changes: Mapping[str, Json]) -> dict[str, Json]:
+    """Options with some replaced, nested ones key by key."""
+    out = dict(options)
+    for key, value in changes.items():
+        before = out.get(key)
+        out[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
-    """One line of the comparison: a paradigm with its options, learning rates and sampler grid."""
+    """One line of the comparison: a paradigm with its options, learning rates and sampler settings."""
 
     paradigm: str
     """Name in the registry."""
@@ -42,14 +76,18 @@ class Method:
     learning_rates: tuple[float, ...]
     """One per size of the experiment, or several per size for a learning-rate search (`search=True`)."""
     options: Mapping[str, Json] = field(default_factory=dict)
-    sampler_steps: int | None = None
-    guidance: tuple[float, ...] = (1.0, 2.0)
-    """Tried on the validation captions; the best is used on the test captions."""
-    temperature: float = 1.0
+    settings: tuple[Setting, ...] = grid(guidance=(1.0, 2.0))
+    """Tried on the validation captions; the best for each metric is used on the test captions."""
 
     @property
     def name(self) -> str:
         return self.label or self.paradigm
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Method:
+        """Inverse of dataclasses.asdict, also after a JSON round trip."""
+        rates, settings = tuple(content["learning_rates"]), tuple(Setting(**s) for s in content["settings"])
+        return cls(**{**content, "learning_rates": rates, "settings": settings})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +118,7 @@ class Evaluation:
     num_held_out: int = 500
     """Images of the held-out captions: prompt accuracy only."""
     num_validation: int = 256
-    """Images per guidance scale tried."""
+    """Images per sampler setting tried."""
     num_reference: int = 5000
     """Real renders of the test captions."""
     latency_calls: int = 16
@@ -124,9 +162,12 @@ class Experiment:
         if len(set(names)) != len(names):
             raise ValueError(f"experiment {self.name}: two methods have one label; give each its own: {names}")
         for method in self.methods:
-            if self.recipe.condition_dropout == 0 and any(scale != 1 for scale in method.guidance):
+            if not method.settings:
+                raise ValueError(f"experiment {self.name}: {method.name} has no sampler setting; give it at least Setting()")
+            guided = [s.guidance for s in method.settings if s.guidance != 1]
+            if self.recipe.condition_dropout == 0 and guided:
                 raise ValueError(
-                    f"experiment {self.name}: {method.name} samples with guidance {method.guidance}, but condition_dropout=0 "
+                    f"experiment {self.name}: {method.name} samples with guidance {guided[0]:g}, but condition_dropout=0 "
                     "trains no null condition; raise it, or use guidance=(1.0,)"
                 )
             if not self.search and len(method.learning_rates) != len(self.sizes):

@@ -18,6 +18,7 @@ from bench.tokenizers.config import TOKENIZERS, AutoencoderConfig, TokenizerConf
 
 if TYPE_CHECKING:
     from bench.evaluate.clip import ShapesCLIP
+    from bench.evaluate.probe import CaptionProbe
     from bench.tokenizers.autoencoder import Autoencoder
     from bench.tokenizers.tokenizer import Tokenizer
 
@@ -108,7 +109,14 @@ class Instrument:
 
         return ShapesCLIP.load(self.weights("clip"))
 
+    @cached_property
+    def probe(self) -> CaptionProbe:
+        """The caption probe with its shipped weights, frozen."""
+        from bench.evaluate.probe import CaptionProbe
+
+        return CaptionProbe.load(self.weights("probe"))
+
     def protocol(self, evaluation: Evaluation) -> str:
         """Hash of what decides a quality number besides the model."""
-        content = [self.world.fingerprint, self.hash("clip"), asdict(evaluation)]
+        content = [self.world.fingerprint, self.hash("clip"), self.hash("probe"), asdict(evaluation)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

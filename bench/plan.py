@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from bench.build import build_meta
-from bench.config import Experiment, Method, Run, Size
+from bench.config import Experiment, Method, Run, Size, merged
 from bench.data.cache import step_seed
 from bench.flops import FLOP_RULE, FlopMeter, meta_batch, num_parameters
 from bench.instrument import Instrument
@@ -185,7 +185,7 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
             space = instrument.space(method.tokenizer)
             meta = build_meta(template, space, instrument.conditions)
             if index == 0:
-                check_sampler(meta, method, instrument.conditions)
+                check_sampler(template, meta, method, instrument.conditions)
             cost = count_run(template, meta, instrument.conditions)
             rate = calibrate(template, space, instrument, cost.dense) if rate is None else rate
             for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
@@ -231,7 +231,7 @@ class _NetworkReachedError(Exception):
     """The sampler accepted its settings and called the backbone."""
 
 
-def check_sampler(meta: Paradigm, method: Method, conditions: ConditionSpace) -> None:
+def check_sampler(run: Run, meta: Paradigm, method: Method, conditions: ConditionSpace) -> None:
     """Call the method's sampler on meta tensors up to its first use of the backbone, so that it refuses impossible settings
     before anything is trained.
 
@@ -242,22 +242,22 @@ def check_sampler(meta: Paradigm, method: Method, conditions: ConditionSpace) ->
     def stop(*_: object) -> None:
         raise _NetworkReachedError
 
-    hook = meta.backbone.register_forward_pre_hook(stop)
     _, words, null = meta_batch(meta, 1, conditions.num_tokens, conditions.feature_dim)
-    try:
-        meta.sample(
-            Condition(words, null),
-            steps=method.sampler_steps,
-            guidance=method.guidance[0],
-            temperature=method.temperature,
-            generator=torch.Generator(),
-        )
-    except _NetworkReachedError:
-        pass
-    except ValueError as error:
-        raise ValueError(f"method {method.name!r}: {error}") from error
-    finally:
-        hook.remove()
+    for setting in method.settings:
+        paradigm = build_meta(replace(run, options=merged(run.options, setting.options)), meta.space, conditions)
+        paradigm.backbone.register_forward_pre_hook(stop)
+        try:
+            paradigm.sample(
+                Condition(words, null),
+                steps=setting.steps,
+                guidance=setting.guidance,
+                temperature=setting.temperature,
+                generator=torch.Generator(),
+            )
+        except _NetworkReachedError:
+            continue
+        except ValueError as error:
+            raise ValueError(f"method {method.name!r}: {error}") from error
 
 
 def _check_steps(runs: list[PlannedRun], budget: int) -> None:

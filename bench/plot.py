@@ -33,11 +33,12 @@ class Metric:
     higher_is_better: bool
     log: bool = False
     error: str | None = None
+    tuned_for: str = "prompt_accuracy"
 
 
 METRICS = {
-    "fid": Metric("fid", "FID, suite's CLIP features", False, log=True, error="fid_se"),
-    "kid": Metric("kid", "KID, suite's CLIP features", False, error="kid_se"),
+    "fid": Metric("fid", "FID, suite's CLIP features", False, log=True, error="fid_se", tuned_for="fid"),
+    "kid": Metric("kid", "KID, suite's CLIP features", False, error="kid_se", tuned_for="fid"),
     "prompt_accuracy": Metric("prompt_accuracy", "exact prompt accuracy, unseen captions", True, error="prompt_accuracy_se"),
     "prompt_accuracy_heldout": Metric(
         "prompt_accuracy_heldout", "exact prompt accuracy, held-out pairs", True, error="prompt_accuracy_heldout_se"

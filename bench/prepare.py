@@ -1,4 +1,4 @@
-"""`paradigm-bench prepare`: train the instrument's own networks (the twin autoencoders and the small CLIP) and its card.
+"""`paradigm-bench prepare`: train the instrument's own networks (the twin autoencoders, the small CLIP, the probe) and its card.
 
 Everything is seeded and step-indexed, so the recipe below and the seed name the weights. They ship with the package, so that
 numbers compare between machines; training them again on another machine gives a different hash and a different protocol.
@@ -18,17 +18,18 @@ from torch import Tensor, nn
 from bench.data.render import render, render_split
 from bench.data.shapes import ShapesWorld
 from bench.evaluate.clip import ShapesCLIP, canonical_tokens
+from bench.evaluate.probe import CaptionProbe
 from bench.instrument import Instrument
 from bench.progress import Display
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.tokenizers.config import AutoencoderConfig
 
-PARTS = ("autoencoder-kl", "autoencoder-fsq", "clip")
+PARTS = ("autoencoder-kl", "autoencoder-fsq", "clip", "probe")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the three networks are trained; written into the card."""
+    """How the networks are trained; written into the card."""
 
     seed: int = 0
     autoencoder_steps: int = 14_000
@@ -40,6 +41,9 @@ class Recipe:
     clip_steps: int = 4_000
     clip_batch_pairs: int = 128
     clip_learning_rate: float = 1e-3
+    probe_steps: int = 3_000
+    probe_batch_images: int = 64
+    probe_learning_rate: float = 1e-3
 
 
 Progress = Callable[[int], None]
@@ -137,6 +141,24 @@ def train_clip(world: ShapesWorld, recipe: Recipe, progress: Progress) -> Shapes
     return model.eval().requires_grad_(False)
 
 
+def train_probe(world: ShapesWorld, recipe: Recipe, progress: Progress) -> CaptionProbe:
+    """Train the probe by cross-entropy on the words of the canonical captions, on renders of every two-object caption."""
+    torch.manual_seed(recipe.seed + 2)
+    tokens = canonical_tokens(world, torch.from_numpy(world.caption_tokens))
+    two_objects = np.flatnonzero(world.caption_tokens[:, 3] != 0)
+    model = CaptionProbe(world.config.resolution, tokens.shape[1], len(world.vocabulary))
+    batch = recipe.probe_batch_images
+
+    def loss(step: int) -> Tensor:
+        ids = np.random.default_rng([recipe.seed, 2, step]).choice(two_objects, batch, replace=False)
+        indices = np.arange(step * batch, (step + 1) * batch) + 20_000_000
+        images = torch.from_numpy(render(world, world.scenes(ids, indices, "train")))
+        return F.cross_entropy(model(images).flatten(0, 1), tokens[ids].flatten())
+
+    _train(model, loss, recipe.probe_learning_rate, recipe.probe_steps, progress)
+    return model.eval().requires_grad_(False)
+
+
 def _hard_negatives(world: ShapesWorld, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """For each caption one that differs in one word, or in the order of its objects."""
     tokens = world.caption_tokens[ids].copy()
@@ -158,12 +180,14 @@ def train_parts(instrument: Instrument, recipe: Recipe, parts: tuple[str, ...], 
     instrument.folder.mkdir(parents=True, exist_ok=True)
     world = instrument.world
     for part in parts:
-        steps = recipe.clip_steps if part == "clip" else recipe.autoencoder_steps
+        steps = {"clip": recipe.clip_steps, "probe": recipe.probe_steps}.get(part, recipe.autoencoder_steps)
         target = instrument.folder / f"{part}.safetensors"
         temporary = target.with_suffix(".partial")
         with display.stage(f"training {part}", steps, "steps") as update:
             if part == "clip":
                 train_clip(world, recipe, update).save(temporary)
+            elif part == "probe":
+                train_probe(world, recipe, update).save(temporary)
             else:
                 train_autoencoder(world, instrument.autoencoder_config(part), recipe, update).save(temporary)
         temporary.chmod(0o644)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 COLUMNS: dict[str, str] = {
     "run_id": "readable prefix and hash of the whole training configuration",
@@ -42,32 +42,55 @@ COLUMNS: dict[str, str] = {
     "learning_rate": "peak rate",
     "loss": "training loss of the last logged step, in the method's own unit",
     "loss_unit": "unit of loss; losses of different units do not compare",
-    "split": "captions that were sampled: validation (guidance is chosen there) or test",
-    "ema": "whether averaged weights were used",
+    "split": "captions that were sampled: validation (settings are chosen there) or test",
+    "tuned_for": "metrics for which the setting was best on validation captions; empty on validation rows",
+    "ema": "whether averaged weights were used; raw weights are sampled at the setting chosen with averaged ones",
     "sampler_steps": "sampler steps; empty where the sequence fixes them",
     "guidance": "classifier-free guidance scale",
     "temperature": "sampling temperature",
+    "sampler_options": "other options of the sampler that the setting changes, as JSON",
+    "settings_tried": "size of the method's grid on validation captions",
+    "tuning_flops": "FLOPs of sampling for the whole grid",
+    "tuning_seconds": "wall seconds of sampling and scoring the whole grid",
     "num_samples": "generated images behind the quality columns",
-    "num_reference": "real images behind fid, kid, precision, recall",
+    "num_reference": "real images behind fid, kid, precision, recall, density, coverage",
     "sample_seed": "seed of the sampler",
-    "fid": "Frechet distance in the suite's CLIP features; not comparable with Inception FID",
+    "fid": "Frechet distance in the suite's CLIP features; not comparable with Inception FID, nor across splits",
+    "fid_unbiased": "fid with its first-order bias in num_samples removed by the jackknife; may be below 0 near the floor",
     "fid_se": "jackknife standard error over generated images, one training seed",
     "fid_floor": "fid of as many real images against the reference",
     "fid_autoencoder": "fid of as many real images after the autoencoder's round trip",
-    "kid": "kernel distance in the same features; unbiased, may be negative",
+    "kid": "kernel distance in the same features, full U-statistic; unbiased, may be negative",
     "kid_se": "jackknife standard error",
     "precision": "share of generated images inside the real manifold, k = 3",
     "recall": "share of real images inside the generated manifold, k = 3",
+    "density": "real neighborhoods around a generated image over k = 5; equal distributions give 1",
+    "coverage": "share of real images with a generated one in their neighborhood, k = 5",
     "clip_score": "mean cosine of image and caption in the suite's CLIP",
-    "clip_score_se": "standard error of the mean",
+    "clip_score_se": "standard error of the mean, clustered by caption",
+    "clip_checkpoint": "the CLIP behind fid and clip_score, with its weights' hash",
     "prompt_accuracy": "share of images that obey every word of unseen captions of seen pairs, by the exact verifier",
-    "prompt_accuracy_se": "binomial standard error, one training seed",
+    "prompt_accuracy_se": "standard error clustered by caption, one training seed",
     "prompt_accuracy_attributes": "mean share of count, shape, color, size and relation that hold",
+    "prompt_accuracy_count": "share of images with the right number of objects",
+    "prompt_accuracy_shape": "mean share of named objects with their shape",
+    "prompt_accuracy_color": "mean share of named objects with their color",
+    "prompt_accuracy_size": "mean share of named objects with their size",
+    "prompt_accuracy_relation": "share of images in which the relation holds",
+    "verifier_probe_agreement": "share of images on which the verifier and a trained probe agree whether the caption is obeyed",
     "prompt_accuracy_heldout": "prompt_accuracy on captions with a (shape, color) pair that training never showed",
-    "prompt_accuracy_heldout_se": "binomial standard error",
+    "prompt_accuracy_heldout_se": "standard error clustered by caption",
+    "prompt_accuracy_heldout_one": "the same where one of the two objects is of such a pair",
+    "prompt_accuracy_heldout_one_se": "standard error clustered by caption",
+    "prompt_accuracy_heldout_both": "the same where both objects are of such pairs",
+    "prompt_accuracy_heldout_both_se": "standard error clustered by caption",
     "prompt_accuracy_ceiling": "prompt_accuracy of the autoencoder's reconstructions of real images",
     "flops_per_sample": "FLOPs to sample one image's tokens, guidance included, autoencoder excluded",
+    "flops_per_sample_backbone": "of these in the backbone",
+    "flops_per_sample_head": "of these in token embedding and head, diffusion steps of the head included",
+    "flops_per_sample_text": "of these in embedding the condition",
     "flops_per_decode": "FLOPs of the autoencoder's decoder per image",
+    "latency_ms_b1_first": "milliseconds of the first image at batch 1, allocation and warm-up included",
     "latency_ms_b1_p50": "milliseconds per image at batch 1, median, decoding included",
     "latency_ms_b1_p90": "90th percentile; empty below 64 calls",
     "images_per_s": "sampling throughput at its best batch",
@@ -210,6 +233,7 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     return frame
 
 
-def finished_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Finished rows on the test captions."""
-    return frame[(frame["status"] == "done") & (frame["split"] == "test")]
+def finished_rows(frame: pd.DataFrame, tuned_for: str = "prompt_accuracy", *, ema: bool = True) -> pd.DataFrame:
+    """Finished rows on the test captions, at the setting chosen for a metric: one per run."""
+    rows = frame[(frame["status"] == "done") & (frame["split"] == "test") & (frame["ema"] == ema)]
+    return rows[[isinstance(metrics, str) and tuned_for in metrics.split() for metrics in rows["tuned_for"]]]

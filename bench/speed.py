@@ -70,7 +70,7 @@ def measure(experiment: Experiment) -> pd.DataFrame:
         def sample(num: int) -> None:
             paradigm.sample(  # noqa: B023
                 Condition.of(words[:num]),  # noqa: B023
-                steps=planned.method.sampler_steps,  # noqa: B023
+                steps=planned.method.settings[0].steps,  # noqa: B023
                 guidance=2.0,
                 temperature=1.0,
                 generator=generator,  # noqa: B023
@@ -78,9 +78,8 @@ def measure(experiment: Experiment) -> pd.DataFrame:
 
         training = batch * planned.flops_per_image / median_seconds(step)
         peak = matmul_rate(run.width, batch * (space.num_tokens + conditions.num_tokens), device)
-        cost = count_sampling(
-            build_meta(run, space, conditions), conditions.num_tokens, steps=planned.method.sampler_steps, guidance=2.0
-        )
+        steps = planned.method.settings[0].steps
+        cost = count_sampling(build_meta(run, space, conditions), conditions.num_tokens, steps=steps, guidance=2.0).total
         many = median_seconds(lambda: sample(SAMPLE_BATCH))
         rows.append(
             {

@@ -25,7 +25,7 @@ def stored_jobs(results: Results) -> list[Job]:
     if not results.experiment.exists():
         raise ValueError(f"{results.root} holds no experiment; make it with `paradigm-bench plan --results {results.root}`")
     stored = json.loads(results.experiment.read_text())
-    methods = {name: Method(**content) for name, content in stored["methods"].items()}
+    methods = {name: Method.from_dict(content) for name, content in stored["methods"].items()}
     groups: dict[str, list[Run]] = {}
     for text in stored["runs"].values():
         run = Run.from_json(json.dumps(text))

@@ -1,10 +1,11 @@
 """The default experiment: four paradigms on two-object captions of 32x32 shapes, sized for two CPU cores.
 
 Learning rates: each method had the same trials (`experiments/shapes_learning_rates.py`), scored on validation captions; the
-table is in results/shapes-learning-rates/. Guidance is chosen per trained model on validation captions too.
+table is in results/shapes-learning-rates/. Sampler settings, six for each method, are chosen per trained model on validation
+captions too.
 """
 
-from bench.config import Evaluation, Experiment, Method, Recipe, Size
+from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
 
 SIZES = (Size(width=64, depth=4, num_heads=2), Size(width=96, depth=4, num_heads=3))
 RECIPE = Recipe(batch_size=32, precision="fp32")
@@ -28,17 +29,30 @@ MAR_OPTIONS = {
 The shift is the square root of the 16 channels."""
 
 METHODS = (
-    Method(paradigm="diffusion", tokenizer="autoencoder-kl", learning_rates=(8e-3, 8e-3), guidance=GUIDANCE, sampler_steps=12),
-    Method(paradigm="next-token", tokenizer="autoencoder-fsq", learning_rates=(4e-3, 4e-3), guidance=GUIDANCE),
-    Method(paradigm="masked-token", tokenizer="autoencoder-fsq", learning_rates=(4e-3, 4e-3), guidance=GUIDANCE, sampler_steps=8),
+    Method(
+        paradigm="diffusion",
+        tokenizer="autoencoder-kl",
+        learning_rates=(8e-3, 8e-3),
+        settings=grid(steps=(12, 24), guidance=GUIDANCE),
+    ),
+    Method(
+        paradigm="next-token",
+        tokenizer="autoencoder-fsq",
+        learning_rates=(4e-3, 4e-3),
+        settings=grid(temperature=(1.0, 0.6), guidance=GUIDANCE),
+    ),
+    Method(
+        paradigm="masked-token",
+        tokenizer="autoencoder-fsq",
+        learning_rates=(4e-3, 4e-3),
+        settings=grid(steps=(12,), temperature=(1.0, 0.6), guidance=GUIDANCE),
+    ),
     Method(
         paradigm="mar",
         tokenizer="autoencoder-kl",
         learning_rates=(2e-3, 2e-3),
-        guidance=GUIDANCE,
         options=MAR_OPTIONS,
-        sampler_steps=8,
-        temperature=0.5,
+        settings=grid(steps=(8,), temperature=(0.6, 0.3), guidance=GUIDANCE),
     ),
 )
 

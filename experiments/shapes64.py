@@ -4,7 +4,7 @@ Its autoencoders and CLIP are not shipped: `paradigm-bench prepare shapes64` mak
 over from the 32x32 search and scaled down with width; search them again (`search=True`) before quoting a result.
 """
 
-from bench.config import Evaluation, Experiment, Method, Recipe, Size
+from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
 
 SIZES = (
     Size(width=192, depth=8, num_heads=3),
@@ -19,16 +19,30 @@ EXPERIMENT = Experiment(
     name="shapes64",
     world="shapes64",
     methods=(
-        Method(paradigm="diffusion", tokenizer="autoencoder-kl", learning_rates=RATES, guidance=GUIDANCE, sampler_steps=50),
-        Method(paradigm="next-token", tokenizer="autoencoder-fsq", learning_rates=RATES, guidance=GUIDANCE),
-        Method(paradigm="masked-token", tokenizer="autoencoder-fsq", learning_rates=RATES, guidance=GUIDANCE),
+        Method(
+            paradigm="diffusion",
+            tokenizer="autoencoder-kl",
+            learning_rates=RATES,
+            settings=grid(steps=(25, 50), guidance=GUIDANCE),
+        ),
+        Method(
+            paradigm="next-token",
+            tokenizer="autoencoder-fsq",
+            learning_rates=RATES,
+            settings=grid(temperature=(1.0, 0.7), guidance=GUIDANCE),
+        ),
+        Method(
+            paradigm="masked-token",
+            tokenizer="autoencoder-fsq",
+            learning_rates=RATES,
+            settings=grid(steps=(16,), temperature=(1.0, 0.7), guidance=GUIDANCE),
+        ),
         Method(
             paradigm="mar",
             tokenizer="autoencoder-kl",
             learning_rates=RATES,
-            guidance=GUIDANCE,
-            sampler_steps=32,
             options=MAR_OPTIONS,
+            settings=grid(steps=(32,), temperature=(1.0, 0.7), guidance=GUIDANCE),
         ),
     ),
     sizes=SIZES,

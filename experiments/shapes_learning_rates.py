@@ -16,7 +16,7 @@ RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 EXPERIMENT = replace(
     DEFAULT,
     name="shapes-learning-rates",
-    methods=tuple(replace(m, learning_rates=RATES, guidance=(1.5, 2.0)) for m in DEFAULT.methods),
+    methods=tuple(replace(m, learning_rates=RATES) for m in DEFAULT.methods),
     sizes=DEFAULT.sizes[:1],
     budget=1e12,
     rungs=(1.0,),

@@ -1,6 +1,6 @@
 """The smallest experiment that still runs every stage: four paradigms, one size, two rungs of a few 1e9 FLOPs."""
 
-from bench.config import Evaluation, Experiment, Method, Recipe, Size
+from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
 
 MAR_OPTIONS = {"head_options": {"width": 32, "depth": 1, "steps": 4, "time_features": 32, "multiplier": 1, "clip": 4.0}}
 
@@ -8,15 +8,24 @@ EXPERIMENT = Experiment(
     name="miniature",
     world="shapes32",
     methods=(
-        Method(paradigm="diffusion", tokenizer="autoencoder-kl", learning_rates=(2e-3,), guidance=(1.0, 2.0), sampler_steps=4),
-        Method(paradigm="next-token", tokenizer="autoencoder-fsq", learning_rates=(2e-3,), guidance=(1.0,)),
-        Method(paradigm="masked-token", tokenizer="autoencoder-fsq", learning_rates=(2e-3,), guidance=(2.0,), sampler_steps=4),
+        Method(
+            paradigm="diffusion",
+            tokenizer="autoencoder-kl",
+            learning_rates=(2e-3,),
+            settings=grid(steps=(4,), guidance=(1.0, 2.0)),
+        ),
+        Method(paradigm="next-token", tokenizer="autoencoder-fsq", learning_rates=(2e-3,), settings=grid()),
+        Method(
+            paradigm="masked-token",
+            tokenizer="autoencoder-fsq",
+            learning_rates=(2e-3,),
+            settings=grid(steps=(4,), guidance=(2.0,), options=({}, {"order": "random"})),
+        ),
         Method(
             paradigm="mar",
             tokenizer="autoencoder-kl",
             learning_rates=(2e-3,),
-            guidance=(2.0,),
-            sampler_steps=4,
+            settings=grid(steps=(4,), guidance=(2.0,)),
             options=MAR_OPTIONS,
         ),
     ),
@@ -26,6 +35,6 @@ EXPERIMENT = Experiment(
     num_seeds=((1, 1),),
     recipe=Recipe(batch_size=4, precision="fp32", warmup_steps=5, num_training_images=512),
     evaluation=Evaluation(
-        num_samples=96, num_held_out=16, num_validation=16, num_reference=128, latency_calls=11, throughput_batches=(8,)
+        num_samples=96, num_held_out=16, num_validation=80, num_reference=128, latency_calls=11, throughput_batches=(8,)
     ),
 )

@@ -102,7 +102,7 @@ def test_cached_decoding_costs_the_exact_causal_forward() -> None:
     """Prefill plus one-token steps add up to the dense causal forward with only the visible pairs billed."""
     config = SIZES[1]
     paradigm = build("next-token", config)
-    sampled = count_sampling(paradigm, PREFIX, steps=None, guidance=1.0)
+    sampled = count_sampling(paradigm, PREFIX, steps=None, guidance=1.0).total
     length, d, depth = PREFIX + N - 1, config.width, config.depth
     linear = depth * 24 * length * d * d
     steps = N  # prefill and N - 1 decode steps modulate every block once each
@@ -114,8 +114,8 @@ def test_cached_decoding_costs_the_exact_causal_forward() -> None:
 
 def test_guidance_doubles_the_network() -> None:
     paradigm = build("masked-token", SIZES[0])
-    plain = count_sampling(paradigm, PREFIX, steps=8, guidance=1.0)
-    assert count_sampling(paradigm, PREFIX, steps=8, guidance=3.0) == 2 * plain
+    plain = count_sampling(paradigm, PREFIX, steps=8, guidance=1.0).total
+    assert count_sampling(paradigm, PREFIX, steps=8, guidance=3.0).total == 2 * plain
 
 
 class LanguageModel(nn.Module):

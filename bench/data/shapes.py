@@ -215,6 +215,14 @@ class ShapesWorld:
         """
         return np.flatnonzero(self._caption_arrays["split"] == SPLITS.index(split))
 
+    def held_out_levels(self, caption_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Which captions (n,) name one, and which two, objects of a (shape, color) pair that no training caption contains."""
+        c = self.config
+        held = {(c.shapes.index(shape), c.colors.index(color)) for shape, color in c.held_out_pairs}
+        objects = self.caption_objects(caption_ids)[0]
+        number = np.array([sum((int(shape), int(color)) in held for shape, color, _ in pair) for pair in objects])
+        return {"heldout_one": number == 1, "heldout_both": number == 2}
+
     def caption_ids(self, split: Split, indices: np.ndarray) -> np.ndarray:
         """(n,) caption id of each image; only training images include single-object captions."""
         two, one = self.split_ids(split), np.flatnonzero(self._caption_arrays["split"] == 4)

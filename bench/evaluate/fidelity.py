@@ -1,9 +1,10 @@
-"""Fidelity: FID, KID, precision and recall of generated images, by torch-fidelity with the suite's own feature extractor.
+"""Fidelity: FID, KID, precision, recall, density, coverage, by torch-fidelity with the suite's own feature extractor.
 
 Letters: n images, d feature channels.
 
-torch-fidelity computes the metrics; what it does not give, standard errors and the floor, is computed here on the same features
-in float64. Statistics are cached under names that hold the hashes of weights and data, since that cache trusts names alone.
+torch-fidelity computes FID, precision and recall; what it does not give, the full U-statistic of KID, density and coverage,
+standard errors and the correction of FID's bias, is computed here on the same features in float64. Statistics are cached under
+names that hold the hashes of weights and data, since that cache trusts names alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import distance_matrix
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics, register_feature_extractor
@@ -26,9 +28,10 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from bench.evaluate.clip import FEATURE_DIM, ShapesCLIP
 
 JACKKNIFE_BLOCKS = 10
-KID_SUBSETS = 50
 PRECISION_NEIGHBORS = 3
-"""k of precision and recall (Kynkaanniemi et al. 2019)."""
+"""k of precision and recall (Kynkäänniemi et al. 2019)."""
+DENSITY_NEIGHBORS = 5
+"""k of density and coverage (Naeem et al. 2020)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,14 @@ class Fidelity:
     """Metrics of one set of generated images against the reference."""
 
     fid: float
+    fid_unbiased: float
     fid_se: float
     kid: float
     kid_se: float
     precision: float
     recall: float
+    density: float
+    coverage: float
 
 
 class ImageSet(Dataset[Tensor]):
@@ -122,10 +128,7 @@ def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Referen
             input2=ImageSet(reference.images),
             feature_extractor=extractor,
             fid=True,
-            kid=True,
             prc=True,
-            kid_subsets=KID_SUBSETS,
-            kid_subset_size=min(len(images), len(reference.images), 1000),
             prc_neighborhood=PRECISION_NEIGHBORS,
             cuda=False,
             save_cpu_ram=True,
@@ -135,13 +138,20 @@ def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Referen
             verbose=False,
         )
     generated, real = features(clip, images), reference.features
+    fid = float(found["frechet_inception_distance"])
+    fid_unbiased, fid_se = jackknife(lambda rows: frechet_distance(generated[rows], real), len(generated))
+    kid, kid_se = kernel_distance(generated, real)
+    density, coverage = density_and_coverage(generated, real)
     return Fidelity(
-        fid=float(found["frechet_inception_distance"]),
-        fid_se=jackknife_error(lambda rows: frechet_distance(generated[rows], real), len(generated)),
-        kid=float(found["kernel_inception_distance_mean"]),
-        kid_se=kernel_distance_error(generated, real),
+        fid=fid,
+        fid_unbiased=fid_unbiased,
+        fid_se=fid_se,
+        kid=kid,
+        kid_se=kid_se,
         precision=float(found["precision"]),
         recall=float(found["recall"]),
+        density=density,
+        coverage=coverage,
     )
 
 
@@ -166,19 +176,35 @@ def _within(gram: np.ndarray) -> float:
     return float((gram.sum() - np.trace(gram)) / (len(gram) * (len(gram) - 1)))
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD of features (n, d) and (m, d) with KID's kernel; may be negative."""
-    return _within(_kernel(a, a)) + _within(_kernel(b, b)) - 2 * float(_kernel(a, b).mean())
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Unbiased squared MMD of features (n, d) and (m, d) with KID's kernel, the full U-statistic, which may be negative; and its
+    jackknife standard error over the rows of a."""
+    within, between, other = _kernel(a, a), _kernel(a, b).mean(1), _within(_kernel(b, b))
+
+    def statistic(rows: np.ndarray) -> float:
+        return _within(within[np.ix_(rows, rows)]) + other - 2 * float(between[rows].mean())
+
+    return statistic(np.arange(len(a))), jackknife(statistic, len(a))[1]
 
 
-def kernel_distance_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Jackknife standard error of `kernel_distance` over the rows of a; b's own term is constant and drops out."""
-    within, between = _kernel(a, a), _kernel(a, b).mean(1)
-    return jackknife_error(lambda rows: _within(within[np.ix_(rows, rows)]) - 2 * float(between[rows].mean()), len(a))
+def density_and_coverage(generated: np.ndarray, real: np.ndarray, neighbors: int = DENSITY_NEIGHBORS) -> tuple[float, float]:
+    """Density and coverage (Naeem et al. 2020) of features (n, d) against (m, d).
+
+    Density: real balls per generated image over k, a ball reaching to the k-th neighbor. Coverage: share of real images whose
+    ball holds a generated one. Equal distributions give 1 and 1 - ((n - 1) .. (n - k)) / ((2n - 1) .. (2n - k)), about
+    1 - 2^-k for n = m.
+    """
+    radius = np.partition(distance_matrix(real, real), neighbors, axis=1)[:, neighbors]  # place 0 is the image itself
+    inside = distance_matrix(real, generated) < radius[:, None]
+    return float(inside.sum() / (neighbors * len(generated))), float(inside.any(1).mean())
 
 
-def jackknife_error(statistic: Callable[[np.ndarray], float], n: int, blocks: int = JACKKNIFE_BLOCKS) -> float:
-    """Delete-one-block jackknife standard error over the generated images; a plain bootstrap would add FID's bias again."""
+def jackknife(statistic: Callable[[np.ndarray], float], n: int, blocks: int = JACKKNIFE_BLOCKS) -> tuple[float, float]:
+    """Bias-corrected statistic and its standard error, deleting one block of the generated images at a time.
+
+    A plain bootstrap would add FID's bias again; its first-order bias, c / n, drops out here.
+    """
     rows = np.arange(n)
     values = np.array([statistic(rows[rows % blocks != block]) for block in range(blocks)])
-    return float(np.sqrt((blocks - 1) / blocks * ((values - values.mean()) ** 2).sum()))
+    corrected = blocks * statistic(rows) - (blocks - 1) * values.mean()
+    return float(corrected), float(np.sqrt((blocks - 1) / blocks * ((values - values.mean()) ** 2).sum()))

@@ -1,6 +1,6 @@
 """Latency at batch 1 and throughput at the best batch, tokenizer decoding included.
 
-Calls are timed one by one with the device synchronized; the first call, which may compile or allocate, is not counted. A
+Calls are timed one by one with the device synchronized; the first call, which may compile or allocate, is given apart. A
 percentile is given only from enough calls: 11 for p50, 64 for p90 (order statistics at 99 % confidence), else None.
 """
 
@@ -22,6 +22,7 @@ MIN_CALLS = {50: 11, 90: 64}
 class Speed:
     """Measured on the current device, warm."""
 
+    latency_ms_b1_first: float
     latency_ms_b1_p50: float | None
     latency_ms_b1_p90: float | None
     images_per_s: float
@@ -50,11 +51,11 @@ def measure_speed(generate: Callable[[int], object], calls: int, batches: tuple[
     gc.collect()
     gc.disable()
     try:
-        timed(1)
+        first = timed(1)
         single = [timed(1) for _ in range(calls)]
         rates = {batch: batch / timed(batch) for batch in batches}
     finally:
         gc.enable()
     best = max(rates, key=lambda batch: rates[batch])
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Speed(percentile(single, 50), percentile(single, 90), rates[best], best, int(peak))
+    return Speed(first * 1e3, percentile(single, 50), percentile(single, 90), rates[best], best, int(peak))

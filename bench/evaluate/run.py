@@ -1,4 +1,4 @@
-"""Everything measured on one trained model: the guidance chosen on validation captions, then the row on test captions.
+"""Everything measured on one trained model: settings chosen on validation captions, then the rows on test captions.
 
 Letters: n images, M condition tokens.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,16 @@ from torch import Tensor
 
 from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition
-from bench.config import Evaluation, Method, Run
+from bench.config import Evaluation, Method, Run, Setting, merged
 from bench.data.render import render_captions
 from bench.data.shapes import Split
 from bench.evaluate import fidelity
-from bench.evaluate.clip import canonical_tokens
+from bench.evaluate.clip import FEATURE_DIM, canonical_tokens
 from bench.evaluate.latency import measure_speed
 from bench.evaluate.prompts import Verdict, verify
 from bench.flops import count_call, count_sampling
 from bench.instrument import Instrument
+from bench.paradigm import Paradigm
 from bench.results import Results, append_line, write_text
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.train import load_weights
@@ -37,6 +40,8 @@ from bench.train import load_weights
 SAMPLE_BATCH = 64
 """Images sampled at once on CPU: larger batches leave its caches (measured at width 64: 64 is 1.4 x faster than 512)."""
 GRID_COLUMNS, GRID_IMAGES = 8, 32
+VALIDATION_REFERENCE = 1000
+"""Real renders of validation captions that settings are compared with."""
 REFERENCE_OFFSET, FLOOR_OFFSET = 1_000_000, 2_000_000
 """First image index of the reference and of the floor set, so that no two sets share an image."""
 
@@ -95,79 +100,140 @@ class Evaluator:
         return self._cached(f"floors-{tokenizer}-{self.instrument.tokenizer_hash(tokenizer)}-{self.protocol}", compute)
 
     def evaluate(self, run: Run, method: Method, report: Callable[[str], None]) -> None:
-        """Append the run's rows to its evals.jsonl: one per guidance scale tried, then the test row, and write samples.png."""
-        folder, settings = self.results.run(run.run_id), self.settings
-        sampler = Sampler(self.instrument, run, method, folder / "weights.safetensors")
+        """Append the run's rows to its evals.jsonl and write samples.png.
+
+        One row per sampler setting on validation captions; then, on test captions, one row for each setting that was best for
+        a metric, and one with the raw weights at the setting that was best for prompt accuracy.
+        """
+        folder = self.results.run(run.run_id)
         path = folder / "evals.jsonl"
         path.unlink(missing_ok=True)
-        ids = self.caption_ids("validation", settings.num_validation)
-        tried: list[tuple[float, float, float]] = []
-        for guidance in method.guidance:
-            report(f"guidance {guidance:g}")
-            began = time.perf_counter()
-            verdict = verify(self.world, self._draw(sampler, ids, guidance).numpy(), ids)
-            tried.append((float(verdict.exact.mean()), float(verdict.mean_attributes.mean()), guidance))
-            row = {**sampler.settings(guidance, "validation", len(ids), settings.seed), **accuracy(verdict)}
-            append_line(path, {**row, **self._ending(began)})
-        if settings.validation_only:
-            return
-        best = max(tried)[2]
-        report(f"test captions at guidance {best:g}")
+        sampler = Sampler(self.instrument, run, method, folder / "weights.safetensors")
         began = time.perf_counter()
-        row = sampler.settings(best, "test", settings.num_samples, settings.seed)
-        append_line(path, {**row, **self._test_row(sampler, best, run, folder), **self._ending(began)})
+        tried = []
+        for index, setting in enumerate(method.settings, start=1):
+            report(f"setting {index} of {len(method.settings)}")
+            tried.append(self._validation_row(sampler, setting))
+            append_line(path, tried[-1])
+        if self.settings.validation_only:
+            return
+        tuning = {
+            "settings_tried": len(tried),
+            "tuning_flops": sum(row["flops_per_sample"] * row["num_samples"] for row in tried),
+            "tuning_seconds": round(time.perf_counter() - began, 2),
+        }
+        chosen: dict[int, list[str]] = {}
+        for metric, key in SELECTION.items():
+            best = max(range(len(tried)), key=lambda index: key(tried[index]))
+            chosen.setdefault(best, []).append(metric)
+        for index, metrics in chosen.items():
+            report(f"test captions, best setting for {' and '.join(metrics)}")
+            row = self._test_row(sampler, method.settings[index], measure="prompt_accuracy" in metrics)
+            append_line(path, {**row, **tuning, "tuned_for": " ".join(metrics)})
+        report("test captions, raw weights")
+        index = next(index for index, metrics in chosen.items() if "prompt_accuracy" in metrics)
+        raw = Sampler(self.instrument, run, method, folder / "weights.safetensors", ema=False)
+        append_line(path, {**self._test_row(raw, method.settings[index], measure=False), "tuned_for": "prompt_accuracy"})
 
-    def _draw(self, sampler: Sampler, caption_ids: np.ndarray, guidance: float, batch: int = SAMPLE_BATCH) -> Tensor:
+    def _draw(self, sampler: Sampler, caption_ids: np.ndarray, setting: Setting, batch: int = SAMPLE_BATCH) -> Tensor:
         """One image per caption, at the evaluation's sample seed."""
         words = torch.from_numpy(self.world.caption_tokens[caption_ids])
-        return sampler.images(words, guidance, self.settings.seed, batch)
+        return sampler.images(words, setting, self.settings.seed, batch)
 
-    def _test_row(self, sampler: Sampler, guidance: float, run: Run, folder: Path) -> dict[str, Any]:
-        settings = self.settings
+    def _validation_row(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:
+        """What the choice of a setting needs: prompt accuracy, and the Frechet distance to renders of the same captions."""
+        began, num = time.perf_counter(), self.settings.num_validation
+        ids = self.caption_ids("validation", num)
+        images = self._draw(sampler, ids, setting)
+        row = {**sampler.columns(setting), "split": "validation", "num_samples": num, "sample_seed": self.settings.seed}
+        row |= accuracy(verify(self.world, images.numpy(), ids), ids) | self.costs(sampler, setting)
+        if num > FEATURE_DIM:
+            row["fid"] = fidelity.frechet_distance(fidelity.features(self.instrument.clip, images), self._validation_features)
+            row["num_reference"] = len(self._validation_features)
+        return {**row, **self._ending(began)}
+
+    @cached_property
+    def _validation_features(self) -> np.ndarray:
+        """Features of real renders of the validation captions."""
+        ids = self.caption_ids("validation", VALIDATION_REFERENCE)
+        images = torch.from_numpy(render_captions(self.world, ids, "validation", REFERENCE_OFFSET))
+        return fidelity.features(self.instrument.clip, images)
+
+    def _test_row(self, sampler: Sampler, setting: Setting, *, measure: bool) -> dict[str, Any]:
+        """All quality columns; with `measure` also speed, the held-out captions and the grid."""
+        began, settings = time.perf_counter(), self.settings
         ids = self.caption_ids("test", settings.num_samples)
-        images = self._draw(sampler, ids, guidance)
-        held_ids = self.caption_ids("held_out", settings.num_held_out)
-        held = verify(self.world, self._draw(sampler, held_ids, guidance).numpy(), held_ids)
-        scores = self.clip_scores(images, ids)
-        found = self.fidelity(images)
-        speed = measure_speed(
-            lambda batch: self._draw(sampler, ids[:batch], guidance, batch), settings.latency_calls, settings.throughput_batches
-        )
-        save_grid(images, folder / "samples.png")
-        held_out = accuracy(held)
-        return {
+        images = self._draw(sampler, ids, setting)
+        verdict, scores, found = verify(self.world, images.numpy(), ids), self.clip_scores(images, ids), self.fidelity(images)
+        row: dict[str, Any] = {
+            **sampler.columns(setting),
+            "split": "test",
+            "num_samples": settings.num_samples,
+            "sample_seed": settings.seed,
             "num_reference": settings.num_reference,
-            **{name: getattr(found, name) for name in fidelity.Fidelity.__dataclass_fields__},
-            **self.floors(run.tokenizer),
+            **asdict(found),
+            **self.floors(sampler.run.tokenizer),
             "clip_score": float(scores.mean()),
-            "clip_score_se": float(scores.std(ddof=1) / len(scores) ** 0.5),
-            **accuracy(verify(self.world, images.numpy(), ids)),
-            "prompt_accuracy_heldout": held_out["prompt_accuracy"],
-            "prompt_accuracy_heldout_se": held_out["prompt_accuracy_se"],
-            **self.costs(run, sampler.method, guidance),
-            **{name: getattr(speed, name) for name in speed.__dataclass_fields__},
+            "clip_score_se": cluster_error(scores, ids),
+            "clip_checkpoint": self.extractor,
+            **accuracy(verdict, ids),
+            **{f"prompt_accuracy_{name}": float(values.mean()) for name, values in verdict.attributes.items()},
+            "verifier_probe_agreement": self._probe_agreement(images, ids, verdict),
+            **self.costs(sampler, setting),
         }
+        if measure:
+            speed = measure_speed(
+                lambda batch: self._draw(sampler, ids[:batch], setting, batch),
+                settings.latency_calls,
+                settings.throughput_batches,
+            )
+            row |= {name: getattr(speed, name) for name in speed.__dataclass_fields__} | self._held_out(sampler, setting)
+            save_grid(images, self.results.run(sampler.run.run_id) / "samples.png")
+        return {**row, **self._ending(began)}
 
-    def costs(self, run: Run, method: Method, guidance: float) -> dict[str, Any]:
-        """FLOPs of sampling and of decoding one image; every guidance other than 1 costs the same."""
-        guided = guidance != 1.0
+    def _held_out(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:
+        """Prompt accuracy on held-out captions: all of them, and those with one or two objects of a pair never trained on."""
+        ids = self.caption_ids("held_out", self.settings.num_held_out)
+        verdict = verify(self.world, self._draw(sampler, ids, setting).numpy(), ids)
+        row = {}
+        for name, chosen in {"heldout": np.ones(len(ids), dtype=bool), **self.world.held_out_levels(ids)}.items():
+            part = verdict.exact[chosen]
+            if len(part):
+                row[f"prompt_accuracy_{name}"] = float(part.mean())
+                row[f"prompt_accuracy_{name}_se"] = cluster_error(part, ids[chosen])
+        return row
+
+    @torch.inference_mode()
+    def _probe_agreement(self, images: Tensor, ids: np.ndarray, verdict: Verdict) -> float:
+        words = canonical_tokens(self.world, torch.from_numpy(self.world.caption_tokens[ids]))
+        return float((self.instrument.probe.reads(images, words).numpy() == verdict.exact).mean())
+
+    def costs(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:
+        """FLOPs of sampling one image, by part, and of decoding it."""
+        run, options = sampler.run, merged(sampler.run.options, setting.options)
 
         def compute() -> dict[str, Any]:
             space, conditions = self.instrument.space(run.tokenizer), self.instrument.conditions
-            meta = build_meta(run, space, conditions)
             part = self.instrument.tokenizer_config(run.tokenizer).part
             decoder = Autoencoder(self.instrument.autoencoder_config(part)).to("meta")
             latents = torch.empty(1, decoder.config.grid**2, len(decoder.scale), device="meta")
-            sampling = count_sampling(
-                meta,
+            cost = count_sampling(
+                build_meta(replace(run, options=options), space, conditions),
                 conditions.num_tokens,
                 conditions.feature_dim,
-                steps=method.sampler_steps,
-                guidance=2.0 if guided else 1.0,
+                steps=setting.steps,
+                guidance=setting.guidance,
+                temperature=setting.temperature,
             )
-            return {"flops_per_sample": sampling, "flops_per_decode": count_call(lambda: decoder.decode_raw(latents))}
+            return {
+                "flops_per_sample": cost.total,
+                "flops_per_sample_backbone": cost.backbone,
+                "flops_per_sample_head": cost.head,
+                "flops_per_sample_text": cost.condition,
+                "flops_per_decode": count_call(lambda: decoder.decode_raw(latents)),
+            }
 
-        decides = [run.paradigm, run.paradigm_version, run.options, asdict(run.size), run.tokenizer, method.sampler_steps, guided]
+        decides = [run.paradigm, run.paradigm_version, options, asdict(run.size), run.tokenizer, asdict(setting)]
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         return self._cached(f"costs-{key}", compute)
 
@@ -189,53 +255,84 @@ class Evaluator:
 
 
 class Sampler:
-    """Condition tokens to images with one trained run and its method's sampler settings."""
+    """Condition tokens to images with one trained run, at any setting."""
 
-    def __init__(self, instrument: Instrument, run: Run, method: Method, weights: Path) -> None:
-        self.method, self.decoder = method, instrument.tokenizer(run.tokenizer)
-        paradigm = build_paradigm(run, instrument.space(run.tokenizer), instrument.conditions)
-        self.paradigm = load_weights(paradigm, weights, ema=True)
+    def __init__(self, instrument: Instrument, run: Run, method: Method, weights: Path, *, ema: bool = True) -> None:
+        self.instrument, self.run, self.method, self.weights, self.ema = instrument, run, method, weights, ema
+        self.decoder = instrument.tokenizer(run.tokenizer)
+        self._paradigms: dict[str, Paradigm] = {}
 
-    def settings(self, guidance: float, split: str, num: int, seed: int) -> dict[str, Any]:
-        """The columns that name the sampler's settings."""
-        steps = self.method.sampler_steps or self.paradigm.default_steps
+    def paradigm(self, setting: Setting) -> Paradigm:
+        """The trained network with a setting's options."""
+        options = merged(self.run.options, setting.options)
+        key = json.dumps(options, sort_keys=True)
+        if key not in self._paradigms:
+            space, conditions = self.instrument.space(self.run.tokenizer), self.instrument.conditions
+            built = build_paradigm(replace(self.run, options=options), space, conditions)
+            self._paradigms[key] = load_weights(built, self.weights, self.ema)
+        return self._paradigms[key]
+
+    def columns(self, setting: Setting) -> dict[str, Any]:
+        """The columns that name weights and setting."""
         return {
-            "split": split,
-            "ema": True,
-            "sampler_steps": steps,
-            "guidance": guidance,
-            "temperature": self.method.temperature,
-            "num_samples": num,
-            "sample_seed": seed,
+            "ema": self.ema,
+            "sampler_steps": setting.steps or self.paradigm(setting).default_steps,
+            "guidance": setting.guidance,
+            "temperature": setting.temperature,
+            "sampler_options": json.dumps(setting.options, sort_keys=True) if setting.options else None,
         }
 
     @torch.inference_mode()
-    def images(self, words: Tensor, guidance: float, seed: int, batch: int = SAMPLE_BATCH) -> Tensor:
+    def images(self, words: Tensor, setting: Setting, seed: int, batch: int = SAMPLE_BATCH) -> Tensor:
         """One image per row of condition tokens (n, M): (n, 3, H, H) uint8; the noise depends on the seed alone."""
-        device = self.paradigm.device
-        generator = torch.Generator(device).manual_seed(seed)
+        paradigm = self.paradigm(setting)
+        generator = torch.Generator(paradigm.device).manual_seed(seed)
         out = []
-        for part in words.to(device).split(batch):
-            tokens = self.paradigm.sample(
+        for part in words.to(paradigm.device).split(batch):
+            tokens = paradigm.sample(
                 Condition.of(part),
-                steps=self.method.sampler_steps,
-                guidance=guidance,
-                temperature=self.method.temperature,
+                steps=setting.steps,
+                guidance=setting.guidance,
+                temperature=setting.temperature,
                 generator=generator,
             )
             out.append(self.decoder.decode(tokens.cpu()))
         return torch.cat(out)
 
 
-def accuracy(verdict: Verdict) -> dict[str, float]:
-    """Prompt accuracy, its binomial standard error (with the Laplace rule at 0 and 1), and the mean attribute score."""
-    n, share = len(verdict.exact), float(verdict.exact.mean())
-    smoothed = (share * n + 1) / (n + 2)
+def accuracy(verdict: Verdict, ids: np.ndarray) -> dict[str, float]:
+    """Prompt accuracy with its standard error clustered by caption, and the mean attribute score."""
     return {
-        "prompt_accuracy": share,
-        "prompt_accuracy_se": (smoothed * (1 - smoothed) / n) ** 0.5,
+        "prompt_accuracy": float(verdict.exact.mean()),
+        "prompt_accuracy_se": cluster_error(verdict.exact, ids),
         "prompt_accuracy_attributes": float(verdict.mean_attributes.mean()),
     }
+
+
+def cluster_error(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Standard error of a mean (n,) whose members share captions (n,): the sandwich estimator over caption sums.
+
+    Shares of 0 or 1 show no variation; they get the binomial error of (x + 1) / (n + 2) instead (Laplace's rule).
+    """
+    n, deviations = len(values), values.astype(np.float64) - values.mean()
+    _, inverse = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(inverse, weights=deviations)
+    if not deviations.any():
+        share = (values.mean() * n + 1) / (n + 2)
+        return float(np.sqrt(max(share * (1 - share), 0.0) / n))
+    return float(np.sqrt(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum()) / n)
+
+
+def _by_accuracy(row: dict[str, Any]) -> tuple[float, float]:
+    return row["prompt_accuracy"], row["prompt_accuracy_attributes"]
+
+
+def _by_fid(row: dict[str, Any]) -> float:
+    return -row.get("fid", math.inf)
+
+
+SELECTION: dict[str, Callable[[dict[str, Any]], Any]] = {"prompt_accuracy": _by_accuracy, "fid": _by_fid}
+"""The metrics that a setting is chosen for, with what ranks the validation rows."""
 
 
 def save_grid(images: Tensor, path: Path) -> None:
