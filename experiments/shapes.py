@@ -50,7 +50,7 @@ METHODS = (
     Method(
         paradigm="mar",
         tokenizer="autoencoder-kl",
-        learning_rates=(2e-3, 2e-3),
+        learning_rates=(1e-3, 1e-3),
         options=MAR_OPTIONS,
         settings=grid(steps=(8,), temperature=(0.6, 0.3), guidance=GUIDANCE),
     ),
