@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -173,14 +173,26 @@ class Experiment:
             if not self.search and len(method.learning_rates) != len(self.sizes):
                 raise ValueError(f"experiment {self.name}: {method.name} needs one learning rate per size ({len(self.sizes)})")
 
+    def learning_rate_search(self, *, rates: tuple[float, ...], budget: float, num_validation: int) -> Experiment:
+        """The same trials for every method: each rate at the smallest size and one budget, scored on validation captions."""
+        return replace(
+            self,
+            name=f"{self.name}-learning-rates",
+            methods=tuple(replace(method, learning_rates=rates) for method in self.methods),
+            sizes=self.sizes[:1],
+            budget=budget,
+            rungs=(1.0,),
+            num_seeds=((1,),),
+            evaluation=Evaluation(num_samples=0, num_held_out=0, num_validation=num_validation, num_reference=1000),
+            search=True,
+        )
+
     def select(self, names: list[str]) -> Experiment:
         """The same experiment with the named methods only.
 
         Raises:
             ValueError: for a name that it does not have.
         """
-        from dataclasses import replace
-
         from bench.registry import nearest
 
         known = {m.name: m for m in self.methods}

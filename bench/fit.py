@@ -222,8 +222,10 @@ class ScalingFit:
     """With an offset: its interval contains the pure law where the offset is not needed, and not the other way round."""
     pure: Law | None = None
     """Without an offset."""
-    draws: Array = field(default_factory=lambda: np.empty((0, 0)))
+    draws: Array = field(default_factory=lambda: np.empty((0, 3)))
     """(R, 3) bootstrap parameters of `law`."""
+    pure_draws: Array = field(default_factory=lambda: np.empty((0, 2)))
+    """(R, 2) bootstrap parameters of `pure`, where the data prefer it; intervals then hold those of both forms."""
     prefers_offset: bool = True
     """Whether the corrected Akaike criterion of log-normal residuals prefers `law` to `pure`."""
     held_out_error: float = math.nan
@@ -244,8 +246,8 @@ class ScalingFit:
     def exponent(self) -> Interval:
         """Of `law`."""
         assert self.law is not None
-        low, _, high = np.percentile(self.draws[:, 1], LEVELS)
-        return Interval(float(low), float(self.law.exponents[0]), float(high))
+        ends = np.array([np.percentile(d[:, 1], LEVELS) for d in (self.draws, self.pure_draws) if len(d)])
+        return Interval(float(ends[:, 0].min()), float(self.law.exponents[0]), float(ends[:, 2].max()))
 
     @property
     def offset(self) -> Interval:
@@ -256,10 +258,11 @@ class ScalingFit:
         return Interval(float(low), math.exp(self.law.offset), float(high))
 
     def curves(self, compute: Array) -> Array:
-        """(R, m) bootstrap curves of `law` at compute (m,)."""
+        """(R, m) bootstrap curves at compute (m,), of both forms where both stand."""
         log_c = np.log(np.asarray(compute, dtype=np.float64))
-        curves: Array = np.exp(np.logaddexp(self.draws[:, :1] - self.draws[:, 1:2] * log_c, self.draws[:, 2:3]))
-        return curves
+        curves = np.logaddexp(self.draws[:, :1] - self.draws[:, 1:2] * log_c, self.draws[:, 2:3])
+        pure = self.pure_draws[:, :1] - self.pure_draws[:, 1:2] * log_c
+        return np.asarray(np.exp(np.concatenate([curves, pure])))
 
     def band(self, compute: Array) -> Array:
         """(3, m): 2.5 %, 50 % and 97.5 % of the bootstrap curves at compute (m,)."""
@@ -308,13 +311,15 @@ def fit_scaling(
     law, pure = (fit_law([compute], values, offset=offset, delta=delta) for offset in (True, False))
     means, deviations = _cells(compute, np.log(values))
     drawn = np.random.default_rng(seed).choice(deviations, (num_draws, len(values)))
-    draws = refit(law, [compute], np.exp(means + drawn), delta)
+    drawn = np.exp(means + drawn)
+    prefers_offset = _information(law, compute, values) < _information(pure, compute, values)
     return ScalingFit(
         method=method,
         law=law,
         pure=pure,
-        draws=draws,
-        prefers_offset=_information(law, compute, values) < _information(pure, compute, values),
+        draws=refit(law, [compute], drawn, delta),
+        pure_draws=np.empty((0, 2)) if prefers_offset else refit(pure, [compute], drawn, delta),
+        prefers_offset=prefers_offset,
         held_out_error=held_out_error(compute, values, delta, offset=True),
         held_out_error_pure=held_out_error(compute, values, delta, offset=False),
         seed_noise=noise,
@@ -403,7 +408,9 @@ def crossing(a: ScalingFit, b: ScalingFit) -> Crossing:
     both = np.concatenate([a.compute, b.compute])
     low, high = math.log10(both.min()) - EXTRAPOLATION_DECADES, math.log10(both.max()) + EXTRAPOLATION_DECADES
     points = np.linspace(low, high, round(50 * (high - low)))
-    difference = np.log(a.curves(10.0**points)) - np.log(b.curves(10.0**points))
+    curves_a, curves_b = a.curves(10.0**points), b.curves(10.0**points)
+    pairs = max(len(curves_a), len(curves_b))
+    difference = np.log(np.resize(curves_a, (pairs, len(points)))) - np.log(np.resize(curves_b, (pairs, len(points))))
     roots = []
     for gap in difference:
         changes = np.flatnonzero(np.diff(np.sign(gap)) != 0)

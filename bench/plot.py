@@ -1,4 +1,4 @@
-"""Figures: a results table in, a matplotlib Figure out. Reads no files, fits nothing, uses no global matplotlib state.
+"""Figures: an analysis in, a matplotlib Figure out. Reads no files, fits nothing, uses no global matplotlib state.
 
 One color, marker and line style per method everywhere, told apart in greyscale too. Every axis names its unit.
 """
@@ -6,7 +6,7 @@ One color, marker and line style per method everywhere, told apart in greyscale 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,85 +16,63 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from bench.analysis import FITTED, METRICS, ORDER, Analysis, Metric, best_per_budget
+from bench.fit import Array, ScalingFit
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Okabe & Ito 2008, distinct for color-blind readers."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), "-")
-ORDER = ("diffusion", "next-token", "masked-token", "mar")
-"""Built-ins keep their colors whichever methods a table holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A column that is plotted as quality."""
-
-    column: str
-    label: str
-    higher_is_better: bool
-    log: bool = False
-    error: str | None = None
-    tuned_for: str = "prompt_accuracy"
-
-
-METRICS = {
-    "fid": Metric("fid", "FID, suite's CLIP features", False, log=True, error="fid_se", tuned_for="fid"),
-    "kid": Metric("kid", "KID, suite's CLIP features", False, error="kid_se", tuned_for="fid"),
-    "prompt_accuracy": Metric("prompt_accuracy", "exact prompt accuracy, unseen captions", True, error="prompt_accuracy_se"),
-    "prompt_accuracy_heldout": Metric(
-        "prompt_accuracy_heldout", "exact prompt accuracy, held-out pairs", True, error="prompt_accuracy_heldout_se"
-    ),
-    "clip_score": Metric("clip_score", "CLIP score (cosine, suite's CLIP)", True, error="clip_score_se"),
-}
-
+TRAINING_AXIS = "training FLOPs per run (forward + backward, 1 multiply-add = 2)"
 COSTS = {
     "flops_per_sample": "FLOPs per sampled image, guidance included",
     "latency_ms_b1_p50": "latency at batch 1, median, ms",
     "images_per_s": "throughput at the best batch, images/s",
 }
+PARTS = {
+    "flops_per_sample_backbone": "backbone",
+    "flops_per_sample_head": "head and token embedding",
+    "flops_per_sample_text": "text",
+    "flops_per_decode": "decoder",
+}
+ATTRIBUTES = ("count", "shape", "color", "size", "relation")
+SAMPLER_AXES = {
+    "guidance": "guidance scale",
+    "temperature": "sampling temperature",
+    "sampler_steps": "sampler steps",
+}
 
 
-def methods_of(frame: pd.DataFrame) -> list[str]:
-    """Methods of a table, built-ins first."""
-    found = list(dict.fromkeys(frame["method"]))
-    return [m for m in ORDER if m in found] + sorted(m for m in found if m not in ORDER)
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a method is drawn."""
+
+    color: str
+    marker: str
+    line: str | tuple[int, tuple[int, ...]]
 
 
-def style(method: str, methods: Sequence[str]) -> dict[str, object]:
-    """Color, marker and line style of a method."""
+def look(method: str, methods: Sequence[str]) -> Look:
+    """Built-ins keep theirs whichever methods a table holds; beyond eight methods colors return with another marker."""
     others = [m for m in methods if m not in ORDER]
-    index = ORDER.index(method) if method in ORDER else len(ORDER) + others.index(method)
-    return {"color": COLORS[index % 8], "marker": MARKERS[index % 8], "linestyle": LINES[index % 8]}
-
-
-def best_per_budget(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """For each method and budget, the size whose seed mean is best: columns value, spread (over seeds), error, num_seeds."""
-    cells = (
-        frame.dropna(subset=[metric.column])
-        .groupby(["method", "flops_budget", "width", "depth"], as_index=False)
-        .agg(
-            value=(metric.column, "mean"),
-            spread=(metric.column, "std"),
-            error=(metric.error or metric.column, "mean"),
-            num_seeds=("seed", "nunique"),
-            num_params=("num_params", "first"),
-        )
-    )
-    order = cells.sort_values("value", ascending=not metric.higher_is_better)
-    return order.groupby(["method", "flops_budget"], as_index=False).first().sort_values(["method", "flops_budget"])
+    index = ORDER.index(method) if method in ORDER else (len(ORDER) if len(methods) > len(others) else 0) + others.index(method)
+    return Look(COLORS[index % 8], MARKERS[(index + index // 8) % 8], LINES[index % 8])
 
 
 def _log_ticks(axis: Axis) -> None:
-    """Short labels at 1, 2 and 5 of each decade, which do not run into each other."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    """Short labels that do not run into each other: at 1, 2 and 5 of each decade, or each decade when there are many."""
+    low, high = axis.get_view_interval()
+    wide = low > 0 and np.log10(high / low) > 3
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:.0e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-"))
     )
     axis.set_minor_formatter(NullFormatter())
 
 
-def _finish(axes: Axes, metric: Metric) -> None:
-    axes.set_ylabel(metric.label)
-    if metric.log:
+def _finish(axes: Axes, *, label: str = "", log: bool = False) -> None:
+    axes.set_ylabel(label)
+    if log:
         axes.set_yscale("log")
         _log_ticks(axes.yaxis)
     if axes.get_xscale() == "log":
@@ -103,16 +81,17 @@ def _finish(axes: Axes, metric: Metric) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def caption(frame: pd.DataFrame) -> str:
-    """The protocol line under a figure: N, guidance rule, seeds, device, protocol hash."""
+def caption(rows: pd.DataFrame) -> str:
+    """The protocol line under a figure: N, how settings were chosen, seeds, device, protocol hash."""
 
     def values(name: str) -> str:
-        found = sorted({str(int(v)) if isinstance(v, float) and v == int(v) else str(v) for v in frame[name].dropna()})
+        found = sorted({str(int(v)) if isinstance(v, float) and v == int(v) else str(v) for v in rows[name].dropna()})
         return ", ".join(found) or "none"
 
     return (
-        f"N={values('num_samples')} generated, {values('num_reference')} real; guidance chosen on validation captions; "
-        f"EMA weights; seeds {values('seed')}; {values('device')}; {values('dtype')}; protocol {values('protocol')}"
+        f"N={values('num_samples')} generated, {values('num_reference')} real; settings chosen on validation captions; "
+        f"training seeds {values('seed')}; sampling seed {values('sample_seed')}; {values('device')}; {values('dtype')}; "
+        f"protocol {values('protocol')}"
     )
 
 
@@ -122,129 +101,346 @@ def _figure(width: float, height: float, note: str) -> Figure:
     return figure
 
 
-def quality_against_training(frame: pd.DataFrame, name: str) -> Figure:
-    """Metric against training FLOPs: a line through the best size per budget, a point per run.
+def _shown(metric: Metric, shortfall: Array) -> Array:
+    """From what is fitted back to what is plotted."""
+    return np.asarray(1 - shortfall) if metric.share else shortfall
 
-    Bars are one standard error of the metric at one training seed. Dotted lines: the metric's floor or ceiling.
+
+def _is_log(metric: Metric, rows: pd.DataFrame) -> bool:
+    return not metric.higher_is_better and bool((rows[metric.column] > 0).all())
+
+
+def quality_against_training(analysis: Analysis, name: str) -> Figure:
+    """Metric against training FLOPs: points are runs, markers the best size per budget.
+
+    Where a fit exists: its curve and 95 % band, dashed beyond the data, and the residuals below. Elsewhere a line through the
+    means; bars are one standard error of the metric at one training seed. Dotted: the autoencoder's own limit.
     """
-    metric, methods = METRICS[name], methods_of(frame)
-    figure = _figure(6.4, 4.6, caption(frame))
-    axes = figure.add_subplot()
-    best = best_per_budget(frame, metric)
+    metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
+    fits = {m: f for m, f in analysis.fits(name).items() if f.law is not None} if name in FITTED else {}
+    figure = _figure(6.4, 6.2 if fits else 4.6, caption(rows))
+    if fits:
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    else:
+        axes, below = figure.add_subplot(), None
+    best = best_per_budget(rows, metric)
     for method in methods:
-        look = style(method, methods)
-        runs, line = frame[frame["method"] == method], best[best["method"] == method]
-        axes.plot(
-            runs["flops_budget"],
-            runs[metric.column],
-            ls="",
-            marker=str(look["marker"]),
-            color=str(look["color"]),
-            ms=4,
-            alpha=0.35,
+        drawn, runs, line = look(method, methods), rows[rows["method"] == method], best[best["method"] == method]
+        axes.plot(runs["flops_budget"], runs[name], ls="", marker=drawn.marker, color=drawn.color, ms=4, alpha=0.35)
+        fit = fits.get(method)
+        axes.errorbar(
+            line["flops_budget"],
+            line["value"],
+            yerr=line["error"],
+            label=method,
+            capsize=2,
+            ms=6,
+            lw=1.6,
+            color=drawn.color,
+            marker=drawn.marker,
+            ls="" if fit else drawn.line,
         )
-        axes.errorbar(line["flops_budget"], line["value"], yerr=line["error"], label=method, capsize=2, ms=6, lw=1.6, **look)  # type: ignore[arg-type]
-    limits = {"fid": ("fid_autoencoder", "autoencoder"), "prompt_accuracy": ("prompt_accuracy_ceiling", "autoencoder")}
-    if name in limits:
-        column, text = limits[name]
-        limit = frame.dropna(subset=[column]).groupby("tokenizer")[column].first()
-        for index, (tokenizer, value) in enumerate(limit.items()):
-            axes.axhline(value, color="#777777", ls=":", lw=0.9)
-            kind = str(tokenizer).split("@")[0].split("-")[-1].upper()
-            place, align = (0.02, "left") if index % 2 == 0 else (0.98, "right")
-            axes.annotate(
-                f"{kind} {text} {value:.3g}", (place, value), xycoords=("axes fraction", "data"), fontsize=7, ha=align, va="top"
-            )
+        if fit and below is not None:
+            _fitted(axes, below, fit, metric, drawn)
+    _limits(axes, rows, name)
     axes.set_xscale("log")
-    axes.set_xlabel("training FLOPs per run (forward + backward, 1 multiply-add = 2)")
-    _finish(axes, metric)
+    (below or axes).set_xlabel(TRAINING_AXIS)
+    _finish(axes, label=metric.label, log=_is_log(metric, rows))
     axes.legend(frameon=False, fontsize=8)
+    if below is not None:
+        below.axhline(0, color="#777777", lw=0.8)
+        _finish(below, label="log observed\nover fitted")
     return figure
 
 
-def isoflop(frame: pd.DataFrame, name: str) -> Figure:
-    """Metric against parameters, one curve per budget, one panel per method; a star on the best size."""
-    metric, methods = METRICS[name], methods_of(frame)
-    budgets = sorted(frame["flops_budget"].unique())
-    figure = _figure(3.1 * len(methods), 3.6, caption(frame))
-    panels = np.atleast_1d(figure.subplots(1, len(methods), sharey=True))
-    for axes, method in zip(panels, methods, strict=True):
-        rows = frame[frame["method"] == method]
+def _fitted(axes: Axes, below: Axes, fit: ScalingFit, metric: Metric, drawn: Look) -> None:
+    """Curve, band and residuals of one method."""
+    assert fit.law is not None
+    low, high = np.log10(fit.compute.min()), np.log10(fit.compute.max())
+    for start, end, line in ((low, high, drawn.line), (high, high + 0.5, ":")):
+        compute = np.logspace(start, end, 60)
+        axes.plot(compute, _shown(metric, fit.law(compute)), color=drawn.color, ls=line, lw=1.4)
+        band = fit.band(compute)
+        axes.fill_between(compute, _shown(metric, band[0]), _shown(metric, band[2]), color=drawn.color, alpha=0.15, lw=0)
+    below.plot(fit.compute, fit.residuals, ls="", marker=drawn.marker, color=drawn.color, ms=3)
+
+
+def _limits(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+    """Dotted lines of what the autoencoders themselves reach."""
+    limits = {"fid": "fid_autoencoder", "prompt_accuracy": "prompt_accuracy_ceiling"}
+    if name not in limits:
+        return
+    limit = rows.dropna(subset=[limits[name]]).groupby("tokenizer")[limits[name]].first()
+    for index, (tokenizer, value) in enumerate(limit.items()):
+        axes.axhline(value, color="#777777", ls=":", lw=0.9)
+        kind = str(tokenizer).split("@")[0].removeprefix("autoencoder-").upper()
+        place, align = (0.02, "left") if index % 2 == 0 else (0.98, "right")
+        text = f"{kind} autoencoder {value:.3g}"
+        axes.annotate(text, (place, value), xycoords=("axes fraction", "data"), fontsize=7, ha=align, va="top")
+
+
+def isoflop(analysis: Analysis, name: str) -> Figure:
+    """Metric against parameters, a curve per budget, a panel per method; a star where a parabola has its minimum."""
+    metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
+    minima = analysis.minima(name)
+    columns = min(len(methods), 5)
+    lines = -(-len(methods) // columns)
+    figure = _figure(3.1 * columns, 3.2 * lines + 0.4, caption(rows))
+    panels = np.atleast_1d(figure.subplots(lines, columns, sharey=True, squeeze=False)).ravel()
+    for axes in panels[len(methods) :]:
+        axes.set_visible(False)
+    for axes, method in zip(panels, methods, strict=False):
+        mine = rows[rows["method"] == method]
+        budgets = sorted(mine["flops_budget"].unique())
         for index, budget in enumerate(budgets):
-            cells = rows[rows["flops_budget"] == budget].groupby("num_params")[metric.column].mean()
+            cells = mine[mine["flops_budget"] == budget].groupby("num_params")[name].mean()
             shade = str(0.75 - 0.75 * index / max(1, len(budgets) - 1))
-            axes.plot(cells.index, cells.values, marker=MARKERS[index % 8], color=shade, label=f"{budget:.1e}")
-            if len(cells) > 1:
-                best = cells.idxmax() if metric.higher_is_better else cells.idxmin()
-                axes.plot([best], [cells[best]], marker="*", ms=13, color=COLORS[1], ls="", zorder=5)
+            axes.plot(cells.index, cells.values, marker=MARKERS[index % 8], color=shade, label=f"{budget:.1e}", ms=5)
+        stars = [m for m in minima[method] if not m.missing]
+        axes.plot(
+            [m.num_params for m in stars],
+            _shown(metric, np.array([m.value for m in stars])),
+            ls="",
+            marker="*",
+            ms=13,
+            color=COLORS[1],
+        )
         axes.set_title(method, fontsize=9)
         axes.set_xscale("log")
         axes.set_xlabel("trainable parameters, millions")
-        _finish(axes, metric)
-        sizes = sorted(rows["num_params"].unique())
+        _finish(axes, label=metric.label if axes is panels[0] else "", log=_is_log(metric, rows))
+        sizes = sorted(mine["num_params"].unique())
         axes.set_xticks(sizes, [f"{size / 1e6:.3g}" for size in sizes])
-        axes.set_ylabel(metric.label if axes is panels[0] else "")
-    panels[-1].legend(title="FLOPs per run", fontsize=7, title_fontsize=7, frameon=False)
+        if not stars and minima[method]:
+            note = textwrap.fill(f"no star: {minima[method][-1].missing}", 34)
+            axes.annotate(note, (0.03, 0.03), xycoords="axes fraction", fontsize=6.5, color="#555555")
+    panels[0].legend(title="FLOPs per run", fontsize=7, title_fontsize=7, frameon=False)
     return figure
 
 
-def quality_against_cost(frame: pd.DataFrame, name: str) -> Figure:
-    """Metric of the top-budget runs against the three costs of sampling."""
-    metric, methods = METRICS[name], methods_of(frame)
-    top = frame[frame["flops_budget"] == frame["flops_budget"].max()]
+def best_sizes(analysis: Analysis, name: str) -> Figure:
+    """Parameters and images of the best size at each budget; filled where a parabola confirms it, hollow for the best run."""
+    metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
+    figure = _figure(8.4, 3.9, caption(rows))
+    left, right = figure.subplots(1, 2)
+    best, minima = best_per_budget(rows, metric), analysis.minima(name)
+    for method in methods:
+        drawn, mine = look(method, methods), best[best["method"] == method]
+        confirmed = {m.budget: m.num_params for m in minima[method] if not m.missing}
+        for axes, column in ((left, "num_params"), (right, "images_seen")):
+            axes.plot(
+                mine["flops_budget"],
+                mine[column],
+                color=drawn.color,
+                ls=drawn.line,
+                marker=drawn.marker,
+                mfc="none",
+                label=method,
+            )
+        left.plot(list(confirmed), list(confirmed.values()), color=drawn.color, ls="", marker=drawn.marker)
+    for axes, text in ((left, "best size: trainable parameters"), (right, "images seen at the best size")):
+        axes.set_xscale("log")
+        axes.set_xlabel("training FLOPs per run")
+        _finish(axes, label=text, log=True)
+    left.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def quality_against_cost(analysis: Analysis, name: str) -> Figure:
+    """Metric of the top-budget runs against the costs of sampling at the setting chosen for accuracy; lines join the methods that
+    no other beats on both axes."""
+    metric, methods = METRICS[name], analysis.methods
+    runs = analysis.rows("prompt_accuracy")
+    top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
     figure = _figure(11.5, 3.8, caption(top))
-    for axes, (column, label) in zip(figure.subplots(1, 3, sharey=True), COSTS.items(), strict=True):
+    for axes, (column, text) in zip(figure.subplots(1, 3, sharey=True), COSTS.items(), strict=True):
         for method in methods:
-            look = style(method, methods)
-            rows = top[top["method"] == method]
+            drawn, mine = look(method, methods), top[top["method"] == method]
             axes.errorbar(
-                rows[column],
-                rows[metric.column],
-                yerr=rows[metric.error],
+                mine[column],
+                mine[name],
+                yerr=mine[metric.error],
                 ls="",
-                marker=str(look["marker"]),
-                color=str(look["color"]),
+                marker=drawn.marker,
+                color=drawn.color,
                 label=method,
                 capsize=2,
             )
+        points = top.groupby("method")[[column, name]].mean().dropna()
+        front = pareto(points[column].to_numpy(), points[name].to_numpy(), column == "images_per_s", metric.higher_is_better)
+        axes.plot(points[column].to_numpy()[front], points[name].to_numpy()[front], color="#999999", lw=0.9, zorder=0)
         axes.set_xscale("log")
-        axes.set_xlabel(label)
-        _finish(axes, metric)
-    for axes in figure.axes[1:]:
-        axes.set_ylabel("")
+        axes.set_xlabel(text)
+        _finish(axes, label="", log=_is_log(metric, top))
+    figure.axes[0].set_ylabel(metric.label)
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 
-def seen_against_held_out(frame: pd.DataFrame) -> Figure:
-    """Prompt accuracy on unseen captions of seen pairs against held-out pairs; on the diagonal nothing is lost."""
-    methods = methods_of(frame)
-    figure = _figure(4.8, 4.6, caption(frame))
+def pareto(cost: Array, quality: Array, more_is_better: bool, higher_is_better: bool) -> list[int]:
+    """Indices, by ascending cost, of the points that no other beats on both axes."""
+    x = -cost if more_is_better else cost
+    y = -quality if higher_is_better else quality
+    front = [
+        i
+        for i in range(len(x))
+        if not any((x[j] <= x[i]) & (y[j] <= y[i]) & ((x[j] < x[i]) | (y[j] < y[i])) for j in range(len(x)))
+    ]
+    return sorted(front, key=lambda i: float(cost[i]))
+
+
+def sampler_curves(analysis: Analysis, name: str, axis: str) -> Figure:
+    """Validation metric of the top-budget runs against one option of the sampler, at the best of the other options tried."""
+    metric, frame = METRICS[name], analysis.frame
+    rows = frame[(frame["status"] == "done") & (frame["split"] == "validation") & frame[name].notna()]
+    rows = rows[rows["flops_budget"] == rows["flops_budget"].max()]
+    figure = _figure(6.0, 4.2, caption(rows))
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
-    for method in methods:
-        look = style(method, methods)
-        rows = frame[frame["method"] == method]
-        axes.plot(
-            rows["prompt_accuracy"],
-            rows["prompt_accuracy_heldout"],
-            ls="",
-            marker=str(look["marker"]),
-            color=str(look["color"]),
+    keys = ["method", "width", "depth", "seed", axis]
+    grouped = rows.dropna(subset=[axis]).groupby(keys)[name]
+    curves = (grouped.max() if metric.higher_is_better else grouped.min()).reset_index().groupby(["method", axis])[name].mean()
+    for method in [m for m in analysis.methods if m in curves.index.get_level_values(0)]:
+        drawn, line = look(method, analysis.methods), curves[method]
+        axes.plot(line.index, line.values, color=drawn.color, marker=drawn.marker, ls=drawn.line, label=method)
+    axes.set_xlabel(SAMPLER_AXES[axis])
+    _finish(axes, label=f"{metric.label},\nvalidation captions", log=_is_log(metric, rows))
+    if axes.has_data():
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def seen_against_held_out(analysis: Analysis) -> Figure:
+    """Prompt accuracy on unseen captions of seen pairs against held-out pairs; on the diagonal nothing is lost."""
+    rows, methods = analysis.rows("prompt_accuracy"), analysis.methods
+    levels = {
+        "prompt_accuracy_heldout": "all held-out captions",
+        "prompt_accuracy_heldout_one": "one object of a held-out pair",
+        "prompt_accuracy_heldout_both": "both objects of held-out pairs",
+    }
+    figure = _figure(11.0, 4.2, caption(rows))
+    for axes, (column, text) in zip(figure.subplots(1, 3, sharey=True), levels.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
+        for method in methods:
+            drawn, mine = look(method, methods), rows[rows["method"] == method]
+            axes.errorbar(
+                mine["prompt_accuracy"],
+                mine[column],
+                xerr=mine["prompt_accuracy_se"],
+                yerr=mine[f"{column}_se"],
+                ls="",
+                marker=drawn.marker,
+                color=drawn.color,
+                label=method,
+                alpha=0.8,
+                lw=0.8,
+            )
+        axes.set_title(text, fontsize=9)
+        axes.set_xlabel("exact prompt accuracy, unseen captions of seen pairs")
+        _finish(axes)
+    figure.axes[0].set_ylabel("exact prompt accuracy, held-out pairs")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def attributes(analysis: Analysis) -> Figure:
+    """Each attribute's share at the top budget, their product (what independent errors would give), and the joint accuracy."""
+    runs, methods = analysis.best_runs("prompt_accuracy"), analysis.methods
+    top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
+    columns = [f"prompt_accuracy_{name}" for name in ATTRIBUTES]
+    figure = _figure(9.5, 3.9, caption(top))
+    axes = figure.add_subplot()
+    names = [*ATTRIBUTES, "product", "joint"]
+    width = 0.8 / max(1, len(methods))
+    hatches = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
+    for index, method in enumerate(methods):
+        mine = top[top["method"] == method]
+        if mine.empty:
+            continue
+        means = mine[columns].mean().to_numpy()
+        # two objects carry shape, color and size each
+        product = means[0] * (means[1] * means[2] * means[3]) ** 2 * means[4]
+        heights = [*means, product, mine["prompt_accuracy"].mean()]
+        places = np.arange(len(names)) + (index - (len(methods) - 1) / 2) * width
+        axes.bar(
+            places,
+            heights,
+            width,
+            color=look(method, methods).color,
             label=method,
-            alpha=0.8,
+            hatch=hatches[index % 8],
+            edgecolor="white",
+            lw=0.4,
         )
-    axes.set_xlabel(METRICS["prompt_accuracy"].label)
-    _finish(axes, METRICS["prompt_accuracy_heldout"])
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 1.02)
+    _finish(axes, label="share of images (count, relation, joint)\nor of named objects")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def flops_by_part(analysis: Analysis) -> Figure:
+    """FLOPs of one sampled image at the top budget and the setting chosen for accuracy, stacked by part."""
+    runs, methods = analysis.best_runs("prompt_accuracy"), analysis.methods
+    top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
+    means = top.groupby("method")[list(PARTS)].mean().reindex(methods)
+    figure = _figure(7.0, 1.6 + 0.45 * len(methods), caption(top))
+    axes = figure.add_subplot()
+    left = np.zeros(len(methods))
+    for index, (column, text) in enumerate(PARTS.items()):
+        shade, hatch = str(0.15 + 0.22 * index), ("", "//", "..", "xx")[index]
+        axes.barh(methods, means[column], left=left, color=shade, hatch=hatch, edgecolor="white", lw=0.4, label=text)
+        left += means[column].fillna(0).to_numpy()
+    for place, total in enumerate(left):
+        axes.annotate(f" {total:.2e}", (total, place), va="center", fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("FLOPs per image, guidance included")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e+0", "e") if value else "0"))
+    _finish(axes)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def averaging(analysis: Analysis) -> Figure:
+    """FID of raw over averaged weights of each run, at the setting chosen for accuracy; above 1 averaging helps."""
+    methods = analysis.methods
+    averaged, raw = analysis.rows("prompt_accuracy"), analysis.rows("prompt_accuracy", ema=False)
+    both = averaged.merge(raw[["run_id", "fid"]], on="run_id", suffixes=("", "_raw"))
+    figure = _figure(6.0, 4.0, caption(averaged))
+    axes = figure.add_subplot()
+    axes.axhline(1, color="#777777", lw=0.8)
+    for method in methods:
+        drawn, mine = look(method, methods), both[both["method"] == method]
+        axes.plot(
+            mine["flops_budget"], mine["fid_raw"] / mine["fid"], ls="", marker=drawn.marker, color=drawn.color, label=method
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel(TRAINING_AXIS)
+    _finish(axes, label="FID of raw over averaged weights")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def all_figures(frame: pd.DataFrame) -> dict[str, Figure]:
-    """Every figure that the finished test rows of a table allow, by file name."""
-    figures = {f"{name}-against-training-flops": quality_against_training(frame, name) for name in METRICS}
+def all_figures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
+    """Every figure that a table allows, by file name; each is drawn when called."""
+    figures: dict[str, Callable[[], Figure]] = {}
+    with_rows = [name for name in METRICS if len(analysis.rows(name))]
+    for name in with_rows:
+        figures[f"{name}-against-training-flops"] = lambda name=name: quality_against_training(analysis, name)  # type: ignore[misc]
     for name in ("fid", "prompt_accuracy"):
-        figures[f"isoflop-{name}"] = isoflop(frame, name)
-        figures[f"{name}-against-sampling-cost"] = quality_against_cost(frame, name)
-    figures["seen-against-held-out"] = seen_against_held_out(frame)
-    return {name.replace("_", "-"): figure for name, figure in figures.items()}
+        if name in with_rows:
+            figures[f"isoflop-{name}"] = lambda name=name: isoflop(analysis, name)  # type: ignore[misc]
+            figures[f"best-sizes-{name}"] = lambda name=name: best_sizes(analysis, name)  # type: ignore[misc]
+            for axis in SAMPLER_AXES:
+                figures[f"{name}-against-{axis}"] = lambda name=name, axis=axis: sampler_curves(analysis, name, axis)  # type: ignore[misc]
+    if "prompt_accuracy" in with_rows:
+        for name in ("fid", "prompt_accuracy"):
+            figures[f"{name}-against-sampling-cost"] = lambda name=name: quality_against_cost(analysis, name)  # type: ignore[misc]
+        figures |= {
+            "seen-against-held-out": lambda: seen_against_held_out(analysis),
+            "attributes": lambda: attributes(analysis),
+            "sampling-flops-by-part": lambda: flops_by_part(analysis),
+        }
+        if len(analysis.rows("prompt_accuracy", ema=False)):
+            figures["averaged-against-raw-weights"] = lambda: averaging(analysis)
+    return {name.replace("_", "-"): draw for name, draw in figures.items()}

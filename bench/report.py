@@ -3,84 +3,173 @@
 from __future__ import annotations
 
 import base64
-import html
+import io
 import json
+from typing import Any
 
+import matplotlib
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from bench import plot
+from bench import claims, plot
+from bench.analysis import FITTED, METRICS, Analysis, analyse, best_per_budget
 from bench.results import COLUMNS, Results, finished_rows, load_table, write_text
 
 GRID_SCALE = 2
 GRID_PROMPTS = 8
 SHOWN = """
-method width depth seed flops_budget flops_spent num_params steps epochs learning_rate guidance fid fid_se kid
-precision recall clip_score prompt_accuracy prompt_accuracy_se prompt_accuracy_heldout flops_per_sample
-latency_ms_b1_p50 images_per_s images_per_s_batch train_seconds status error
+method width depth seed flops_budget flops_spent num_params steps epochs learning_rate tuned_for sampler_steps guidance
+temperature fid fid_se fid_unbiased fid_floor kid kid_se precision recall density coverage clip_score prompt_accuracy
+prompt_accuracy_se prompt_accuracy_heldout verifier_probe_agreement flops_per_sample latency_ms_b1_p50 images_per_s
+images_per_s_batch train_seconds tuning_flops run_id status error
 """.split()
-STYLE = """
-:root { color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.45; }
-body { margin: 0 auto; max-width: 70rem; padding: 1rem; }
-img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figure { margin: 1.5rem 0; } figcaption { font-size: .85rem; opacity: .8; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .75rem; white-space: nowrap; }
-td, th { padding: .2rem .5rem; border-bottom: 1px solid #8884; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-"""
+CAPTIONS = {
+    "samples": "The same eight unseen captions for every method (rows) at each budget, from the best size and the first seed.",
+    "against-training-flops": "Markers: best size per budget, mean over seeds; bars: one standard error at one training seed; "
+    "faint points: single runs. Curves and bands only where a fit is allowed.",
+    "isoflop": "Each curve holds the budget fixed and varies the size; a star marks the minimum of an accepted parabola.",
+    "best-sizes": "Filled markers are minima of accepted parabolas, hollow ones the best size that was run.",
+    "against-sampling-cost": "Runs at the top budget; bars: one standard error at one training seed; grey: the methods that no "
+    "other beats on both axes.",
+    "against-guidance": "Top budget, validation captions, the best of the other sampler options at each scale.",
+    "against-temperature": "Top budget, validation captions, the best of the other sampler options at each temperature.",
+    "against-sampler-steps": "Top budget, validation captions, the best of the other sampler options at each number of steps.",
+    "seen-against-held-out": "Below the diagonal a method follows known pairs of shape and color better than new ones.",
+    "attributes": "Product: what the joint accuracy would be if an image's errors were independent.",
+    "sampling-flops-by-part": "At the setting chosen for prompt accuracy.",
+    "averaged-against-raw-weights": "Same run, setting and sampling seed.",
+}
+FIT_COLUMNS = (
+    "metric",
+    "method",
+    "exponent [95 %]",
+    "offset [95 %]",
+    "pure exponent",
+    "AICc prefers",
+    "held-out error with / without offset",
+    "seed noise",
+    "remark",
+)
 
 
-def write_report(results: Results) -> None:
-    """Draw what the table allows: figures/*.png and *.svg, figures/samples.png, report.html.
+def write_report(results: Results) -> Analysis:
+    """Draw what the table allows: figures/*.png and *.svg, figures/samples.png, report.html; returns what was computed.
 
     Raises:
-        ValueError: when there is no table.
+        ValueError: when there is no table, or it lacks columns.
     """
     frame = load_table(results.root)
-    done = finished_rows(frame)
-    sections = []
-    if len(done):
+    analysis = analyse(frame)
+    figures: list[dict[str, str]] = []
+    for name, draw in plot.all_figures(analysis).items():
         results.figures.mkdir(exist_ok=True)
-        for name, figure in plot.all_figures(done).items():
-            sections.append(_section(name, _save(figure, results, name)))
-        grid, saved = sample_grid(done, results), results.figures / "samples.png"
+        figures.append(_entry(name, _save(draw(), results, name)))
+    if analysis.methods:
+        grid, saved = sample_grid(analysis, results), results.figures / "samples.png"
         if grid is not None:
             grid.save(saved)
         if saved.exists():  # a committed folder has the picture but not the runs
-            sections.insert(0, _section("samples", saved.read_bytes()))
-    write_text(results.root / "report.html", _page(frame, done, sections, results))
+            figures.insert(0, _entry("samples", saved.read_bytes()))
+    environment = Environment(loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.get_template("report.html").render(_content(analysis, frame, results, figures))
+    write_text(results.root / "report.html", page)
+    return analysis
 
 
 def _save(figure: Figure, results: Results, name: str) -> bytes:
-    for kind in ("png", "svg"):
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(results.figures / f"{name}.{kind}", dpi=150, metadata=metadata)
-    return (results.figures / f"{name}.png").read_bytes()
+    """Write PNG and SVG without dates, so that one table always gives the same bytes; returns the PNG."""
+    with matplotlib.rc_context({"svg.hashsalt": "paradigm-bench"}):
+        figure.savefig(results.figures / f"{name}.svg", metadata={"Date": None})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
+    (results.figures / f"{name}.png").write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
-CAPTIONS = {
-    "samples": "The same eight unseen captions for every method (rows) at each budget, from the best size and the first seed.",
-    "fid-against-training-flops": "Line: best size per budget, mean over seeds; bars: one standard error at one training seed; "
-    "faint points: single runs.",
-    "isoflop-fid": "Each curve holds the budget fixed and varies the size; the star is the best size run, not a fitted minimum.",
-}
+def _entry(name: str, png: bytes) -> dict[str, str]:
+    text = next((text for part, text in CAPTIONS.items() if part in name), "")
+    title = name.replace("-", " ").capitalize().replace("Fid", "FID").replace("Kid", "KID").replace("flops", "FLOPs")
+    return {"name": name, "title": title, "caption": text, "data": base64.b64encode(png).decode()}
 
 
-def _section(name: str, png: bytes) -> str:
-    title = name.replace("-", " ").capitalize()
-    source = base64.b64encode(png).decode()
-    text = html.escape(CAPTIONS.get(name, ""))
-    image = f'<img alt="{title}" src="data:image/png;base64,{source}">'
-    return f"<figure><h2>{title}</h2>{image}<figcaption>{text}</figcaption></figure>"
+def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, figures: list[dict[str, str]]) -> dict[str, Any]:
+    """Everything that the template names."""
+    identity = json.loads(results.experiment.read_text()) if results.experiment.exists() else {}
+    counts = frame.drop_duplicates("run_id")["status"].value_counts().to_dict()
+    done = finished_rows(analysis.frame)
+    rest = frame[frame["status"] != "done"]
+    both = pd.concat([done, finished_rows(analysis.frame, "fid")])
+    shown = pd.concat([both[~both.index.duplicated()].sort_index(), rest])[SHOWN]
+    budget = f"{identity['budget']:.3g}" if identity else "unknown"
+    return {
+        "title": f"paradigm-bench: {identity.get('name', results.root.name)} at BUDGET={budget}",
+        "summary": claims.summary(analysis),
+        "state": ", ".join(f"{number} {name}" for name, number in counts.items()),
+        "protocol": plot.caption(done) + "." if len(done) else "",
+        "notes": analysis.notes,
+        "claims": claims.judge(analysis) if analysis.methods else [],
+        "fits": [_fit_row(analysis, name, method) for name in FITTED for method in analysis.methods if len(analysis.rows(name))],
+        "fit_columns": FIT_COLUMNS,
+        "num_draws": analysis.num_draws,
+        "crossings": [f"{METRICS[name].label}: {found}" for name in FITTED for found in analysis.crossings(name)],
+        "figures": figures,
+        "columns": SHOWN,
+        "rows": [[_cell(value) for value in row] for row in shown.itertuples(index=False)],
+        "meanings": COLUMNS,
+        "provenance": _provenance(frame),
+        "experiment": json.dumps({k: v for k, v in identity.items() if k != "runs"}, indent=1),
+    }
 
 
-def sample_grid(done: pd.DataFrame, results: Results) -> Image.Image | None:
+def _cell(value: Any) -> dict[str, Any]:
+    if pd.isna(value):
+        return {"text": "", "value": "", "number": False}
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"text": f"{value:.4g}" if isinstance(value, float) else str(value), "value": value, "number": number}
+
+
+def _fit_row(analysis: Analysis, name: str, method: str) -> list[str]:
+    fit = analysis.fits(name)[method]
+    if fit.law is None or fit.pure is None:
+        return [name, method, *[""] * 6, fit.missing]
+    held = f"{fit.held_out_error:.1%} / {fit.held_out_error_pure:.1%}"
+    remark = "held-out error below twice the seed noise" if fit.extrapolates else "extrapolation not supported"
+    return [
+        name,
+        method,
+        f"{fit.exponent.value:.3g} [{fit.exponent.low:.3g}, {fit.exponent.high:.3g}]",
+        f"{fit.offset.value:.3g} [{fit.offset.low:.3g}, {fit.offset.high:.3g}]",
+        f"{fit.pure.exponents[0]:.3g}",
+        "with offset" if fit.prefers_offset else "without",
+        held,
+        f"{fit.seed_noise:.1%}",
+        remark,
+    ]
+
+
+def _provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """What every number rests on, from the table's own columns."""
+    names = (
+        "protocol flop_rule tokenizer clip_checkpoint num_samples num_reference sample_seed seed dtype device num_threads git_sha"
+    )
+    found = [(name, sorted({str(v) for v in frame[name].dropna()})) for name in names.split()]
+    spent = frame.drop_duplicates("run_id")
+    stamps = frame["timestamp"].dropna()
+    totals = [
+        ("training FLOPs, all runs", f"{spent['flops_spent'].sum():.3g}"),
+        ("sampler tuning FLOPs, all runs", f"{frame.drop_duplicates(['run_id', 'tuning_flops'])['tuning_flops'].sum():.3g}"),
+        ("evaluated", f"{stamps.min()} to {stamps.max()}" if len(stamps) else ""),
+    ]
+    return [(name, ", ".join(values)) for name, values in found if values] + totals
+
+
+def sample_grid(analysis: Analysis, results: Results) -> Image.Image | None:
     """The first prompts of each method (rows of the grid) at each budget (bands), from the runs' samples.png."""
-    best = plot.best_per_budget(done, plot.METRICS["prompt_accuracy"])
-    methods, budgets = plot.methods_of(done), sorted(done["flops_budget"].unique())
+    done, methods, budgets = analysis.rows("prompt_accuracy"), analysis.methods, analysis.budgets
     strips: dict[tuple[str, float], Image.Image] = {}
-    for _, cell in best.iterrows():
+    for _, cell in best_per_budget(done, METRICS["prompt_accuracy"]).iterrows():
         rows = done[(done["method"] == cell["method"]) & (done["flops_budget"] == cell["flops_budget"])]
         rows = rows[(rows["width"] == cell["width"]) & (rows["depth"] == cell["depth"])].sort_values("seed")
         path = results.run(rows["run_id"].iloc[0]) / "samples.png"
@@ -92,7 +181,7 @@ def sample_grid(done: pd.DataFrame, results: Results) -> Image.Image | None:
         return None
     width, side = next(iter(strips.values())).size
     width, side = width * GRID_SCALE, side * GRID_SCALE
-    label, band = 110, 18
+    label, band = 10 + 7 * max(len(method) for method in methods), 18
     canvas = Image.new("RGB", (label + width, len(budgets) * (len(methods) * side + band)), "white")
     draw = ImageDraw.Draw(canvas)
     y = 0
@@ -105,21 +194,3 @@ def sample_grid(done: pd.DataFrame, results: Results) -> Image.Image | None:
                 canvas.paste(strips[method, budget].resize((width, side), Image.Resampling.NEAREST), (label, y))
             y += side
     return canvas
-
-
-def _page(frame: pd.DataFrame, done: pd.DataFrame, sections: list[str], results: Results) -> str:
-    identity = json.loads(results.experiment.read_text()) if results.experiment.exists() else {}
-    counts = frame.drop_duplicates("run_id")["status"].value_counts().to_dict()
-    state = ", ".join(f"{number} {name}" for name, number in counts.items())
-    budget = f"{identity['budget']:.3g}" if identity else "unknown"
-    title = html.escape(f"paradigm-bench: {identity.get('name', results.root.name)} at BUDGET={budget}")
-    shown = (done if len(done) else frame)[SHOWN]
-    table = shown.to_html(index=False, na_rep="", float_format=lambda v: f"{v:.4g}", border=0)
-    note = html.escape(plot.caption(done)) if len(done) else "No run has finished yet."
-    columns = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in COLUMNS.items())
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1><p>Runs: {html.escape(state)}. {note}.</p>"
-        f'{"".join(sections)}<h2>Runs</h2><div class="table">{table}</div>'
-        f"<details><summary>What the columns mean</summary><dl>{columns}</dl></details></body></html>\n"
-    )

@@ -236,4 +236,5 @@ def load_table(folder: str | Path) -> pd.DataFrame:
 def finished_rows(frame: pd.DataFrame, tuned_for: str = "prompt_accuracy", *, ema: bool = True) -> pd.DataFrame:
     """Finished rows on the test captions, at the setting chosen for a metric: one per run."""
     rows = frame[(frame["status"] == "done") & (frame["split"] == "test") & (frame["ema"] == ema)]
-    return rows[[isinstance(metrics, str) and tuned_for in metrics.split() for metrics in rows["tuned_for"]]]
+    chosen = [isinstance(metrics, str) and tuned_for in metrics.split() for metrics in rows["tuned_for"]]
+    return rows[pd.Series(chosen, index=rows.index, dtype=bool)]

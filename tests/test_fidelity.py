@@ -1,21 +1,28 @@
 """FID and its relatives against definitions."""
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 import torch
+from torch_fidelity import calculate_metrics
 
 from bench.data.render import render_captions
 from bench.data.shapes import ShapesWorld
 from bench.evaluate.clip import canonical_tokens
 from bench.evaluate.fidelity import (
+    ImageSet,
     Reference,
+    density_and_coverage,
     features,
     frechet_distance,
-    jackknife_error,
+    jackknife,
     kernel_distance,
-    kernel_distance_error,
     measure,
+    neighbor_radius,
     register_extractor,
+    within_kernel,
 )
 from bench.evaluate.latency import measure_speed, percentile
 from bench.instrument import Instrument
@@ -35,24 +42,65 @@ def test_frechet_distance_of_known_gaussians() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
+def kid(a: np.ndarray, b: np.ndarray) -> float:
+    return kernel_distance(a, b, within_kernel(b))[0]
+
+
 def test_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
     generator = np.random.default_rng(0)
-    draws = [kernel_distance(generator.standard_normal((100, 8)), generator.standard_normal((100, 8))) for _ in range(200)]
+    draws = [kid(generator.standard_normal((100, 8)), generator.standard_normal((100, 8))) for _ in range(200)]
     assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(200)
-    assert kernel_distance(generator.standard_normal((300, 8)), generator.standard_normal((300, 8)) + 1) > 5 * np.std(draws)
+    assert kid(generator.standard_normal((300, 8)), generator.standard_normal((300, 8)) + 1) > 5 * np.std(draws)
 
 
-def test_jackknife_error_of_a_mean() -> None:
+def test_kernel_distance_of_identical_sets_is_about_zero() -> None:
+    """The U-statistic of a set against itself: minus the share of its own diagonal, tiny and negative."""
+    x = np.random.default_rng(0).standard_normal((500, 8))
+    assert -0.2 < kid(x, x) <= 0
+
+
+def test_jackknife_of_a_mean_and_of_a_biased_variance() -> None:
+    """The error of a mean is its standard error; the bias of the variance with divisor n drops out exactly."""
     values = np.random.default_rng(0).standard_normal(1000)
-    error = jackknife_error(lambda rows: float(values[rows].mean()), len(values), blocks=1000)
+    mean, error = jackknife(lambda rows: float(values[rows].mean()), len(values), blocks=1000)
     assert error == pytest.approx(values.std(ddof=1) / np.sqrt(1000), rel=1e-6)
+    assert mean == pytest.approx(values.mean(), abs=1e-9)
+    corrected, _ = jackknife(lambda rows: float(values[rows].var()), len(values), blocks=1000)
+    assert corrected == pytest.approx(values.var(ddof=1), rel=1e-9)
+
+
+def test_jackknife_removes_most_of_the_bias_of_fid() -> None:
+    """Equal Gaussians in 32 dimensions, 500 against 20,000: the plain distance is biased upwards, the corrected one is not."""
+    generator = np.random.default_rng(0)
+    real = generator.standard_normal((20_000, 32))
+    plain, corrected, errors = [], [], []
+    for _ in range(8):
+        a = generator.standard_normal((500, 32))
+        plain.append(frechet_distance(a, real))
+        value, error = jackknife(lambda rows: frechet_distance(a[rows], real), len(a))
+        corrected.append(value)
+        errors.append(error)
+    assert np.mean(plain) > 0.5
+    assert abs(np.mean(corrected)) < 0.15 * np.mean(plain)
+    assert np.mean(errors) == pytest.approx(np.std(plain, ddof=1), rel=1.0)
 
 
 def test_kernel_distance_error_is_its_jackknife() -> None:
     generator = np.random.default_rng(1)
     a, b = generator.standard_normal((100, 6)) + 0.2, generator.standard_normal((150, 6))
-    slow = jackknife_error(lambda rows: kernel_distance(a[rows], b), len(a))
-    assert kernel_distance_error(a, b) == pytest.approx(slow, rel=1e-9)
+    slow = jackknife(lambda rows: kid(a[rows], b), len(a))[1]
+    assert kernel_distance(a, b, within_kernel(b))[1] == pytest.approx(slow, rel=1e-9)
+
+
+def test_density_and_coverage_by_definition() -> None:
+    """Equal distributions: density 1 and coverage 1 - 2^-5; a far set: 0 and 0; copies of one image: little coverage."""
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((1500, 4)), generator.standard_normal((1500, 4))
+    density, coverage = density_and_coverage(a, b, neighbor_radius(b))
+    assert density == pytest.approx(1.0, abs=0.05)
+    assert coverage == pytest.approx(1 - 2**-5, abs=0.02)
+    assert density_and_coverage(a + 100, b, neighbor_radius(b)) == (0.0, 0.0)
+    assert density_and_coverage(np.repeat(a[:1], 1500, 0), b, neighbor_radius(b))[1] < 0.05
 
 
 def test_torch_fidelity_agrees_with_float64(instrument: Instrument, world: ShapesWorld, tmp_path) -> None:
@@ -65,7 +113,22 @@ def test_torch_fidelity_agrees_with_float64(instrument: Instrument, world: Shape
     found = measure(name, instrument.clip, other, reference, tmp_path)
     expected = frechet_distance(features(instrument.clip, other), reference.features)
     assert found.fid == pytest.approx(expected, rel=1e-3)
-    assert found.kid == pytest.approx(kernel_distance(features(instrument.clip, other), reference.features), rel=0.1)
+    assert found.kid == kid(features(instrument.clip, other), reference.features)
+    with contextlib.redirect_stderr(io.StringIO()):
+        theirs = calculate_metrics(
+            input1=ImageSet(other),
+            input2=ImageSet(real),
+            feature_extractor=name,
+            kid=True,
+            kid_subsets=100,
+            kid_subset_size=200,
+            cuda=False,
+            save_cpu_ram=True,
+            cache=False,
+            verbose=False,
+        )
+    spread = theirs["kernel_inception_distance_std"]
+    assert found.kid == pytest.approx(theirs["kernel_inception_distance_mean"], abs=3 * spread / 10)
     same = measure(name, instrument.clip, real, reference, tmp_path)
     assert same.fid == pytest.approx(0, abs=1e-3)
     assert same.precision == same.recall == 1

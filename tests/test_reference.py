@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from bench import plot
+from bench.analysis import METRICS, best_per_budget
 from bench.results import finished_rows, load_table
 
 ROOT = Path(__file__).parent.parent
@@ -30,25 +30,21 @@ def test_the_reference_compares_four_paradigms(rows: pd.DataFrame) -> None:
     assert rows["protocol"].nunique() == 1
 
 
-def test_equal_tables_give_equal_figures(rows: pd.DataFrame, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        plot.quality_against_training(rows, "fid").savefig(tmp_path / f"{name}.png", metadata={"Software": None})
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
 def test_best_size_per_budget_is_the_best(rows: pd.DataFrame) -> None:
-    best = plot.best_per_budget(rows, plot.METRICS["fid"])
-    means = rows.groupby(["method", "flops_budget", "width"])["fid"].mean()
+    best = best_per_budget(finished_rows(load_table(REFERENCE), "fid"), METRICS["fid"])
+    means = finished_rows(load_table(REFERENCE), "fid").groupby(["method", "flops_budget", "width"])["fid"].mean()
     for _, cell in best.iterrows():
         assert cell["value"] == pytest.approx(means[cell["method"], cell["flops_budget"]].min())
 
 
-def test_notebook_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every cell in order; the last expressions are tables and figures."""
     monkeypatch.chdir(ROOT)
     cells = json.loads((ROOT / "notebooks" / "scaling_laws.ipynb").read_text())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    first, *rest = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     space: dict[str, object] = {}
-    for text in code[:1]:
-        exec(text, space)
-    for text in code[1:]:
-        assert isinstance(eval(text, space), Figure)
+    exec(first, space)
+    assert "training FLOPs per run" in capsys.readouterr().out
+    shown = [eval(text, space) for text in rest]
+    assert all(isinstance(value, pd.DataFrame | Figure) for value in shown)
+    assert sum(isinstance(value, Figure) for value in shown) >= 6

@@ -13,12 +13,13 @@ import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import distance_matrix
+from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics, register_feature_extractor
@@ -98,9 +99,10 @@ def features(clip: ShapesCLIP, images: Tensor, batch: int = 256) -> np.ndarray:
     return torch.cat([clip.encode_images(part)[0] for part in images.split(batch)]).double().numpy()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reference:
-    """Real images with their features, and a name that must change whenever the images do."""
+    """Real images with their features, and a name that must change whenever the images do. What all comparisons share is computed
+    once."""
 
     name: str
     images: Tensor  # (m, 3, H, H) uint8
@@ -109,6 +111,16 @@ class Reference:
     @classmethod
     def of(cls, name: str, images: Tensor, clip: ShapesCLIP) -> Reference:
         return cls(name, images, features(clip, images))
+
+    @cached_property
+    def within(self) -> float:
+        """KID's kernel over pairs of the reference."""
+        return within_kernel(self.features)
+
+    @cached_property
+    def radius(self) -> np.ndarray:
+        """Distance of each image (m,) to its k-th neighbor for density and coverage."""
+        return neighbor_radius(self.features)
 
 
 def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Reference, cache: Path) -> Fidelity:
@@ -140,8 +152,8 @@ def measure(extractor: str, clip: ShapesCLIP, images: Tensor, reference: Referen
     generated, real = features(clip, images), reference.features
     fid = float(found["frechet_inception_distance"])
     fid_unbiased, fid_se = jackknife(lambda rows: frechet_distance(generated[rows], real), len(generated))
-    kid, kid_se = kernel_distance(generated, real)
-    density, coverage = density_and_coverage(generated, real)
+    kid, kid_se = kernel_distance(generated, real, reference.within)
+    density, coverage = density_and_coverage(generated, real, reference.radius)
     return Fidelity(
         fid=fid,
         fid_unbiased=fid_unbiased,
@@ -176,27 +188,35 @@ def _within(gram: np.ndarray) -> float:
     return float((gram.sum() - np.trace(gram)) / (len(gram) * (len(gram) - 1)))
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+def within_kernel(x: np.ndarray) -> float:
+    """KID's kernel over the ordered pairs of different members of a set (n, d)."""
+    return _within(_kernel(x, x))
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray, within_b: float) -> tuple[float, float]:
     """Unbiased squared MMD of features (n, d) and (m, d) with KID's kernel, the full U-statistic, which may be negative; and its
-    jackknife standard error over the rows of a."""
-    within, between, other = _kernel(a, a), _kernel(a, b).mean(1), _within(_kernel(b, b))
+    jackknife standard error over the rows of a. within_b is `within_kernel` of b."""
+    within, between = _kernel(a, a), _kernel(a, b).mean(1)
 
     def statistic(rows: np.ndarray) -> float:
-        return _within(within[np.ix_(rows, rows)]) + other - 2 * float(between[rows].mean())
+        return _within(within[np.ix_(rows, rows)]) + within_b - 2 * float(between[rows].mean())
 
     return statistic(np.arange(len(a))), jackknife(statistic, len(a))[1]
 
 
-def density_and_coverage(generated: np.ndarray, real: np.ndarray, neighbors: int = DENSITY_NEIGHBORS) -> tuple[float, float]:
-    """Density and coverage (Naeem et al. 2020) of features (n, d) against (m, d).
+def neighbor_radius(x: np.ndarray, neighbors: int = DENSITY_NEIGHBORS) -> np.ndarray:
+    """Distance of each member (n,) of a set (n, d) to its k-th neighbor."""
+    return np.partition(cdist(x, x), neighbors, axis=1)[:, neighbors]  # place 0 is the member itself
 
-    Density: real balls per generated image over k, a ball reaching to the k-th neighbor. Coverage: share of real images whose
-    ball holds a generated one. Equal distributions give 1 and 1 - ((n - 1) .. (n - k)) / ((2n - 1) .. (2n - k)), about
-    1 - 2^-k for n = m.
+
+def density_and_coverage(generated: np.ndarray, real: np.ndarray, radius: np.ndarray) -> tuple[float, float]:
+    """Density and coverage (Naeem et al. 2020) of features (n, d) against (m, d) whose balls have a radius (m,).
+
+    Density: real balls per generated image over k. Coverage: share of real images whose ball holds a generated one. Equal
+    distributions give 1 and, for n = m, about 1 - 2^-k.
     """
-    radius = np.partition(distance_matrix(real, real), neighbors, axis=1)[:, neighbors]  # place 0 is the image itself
-    inside = distance_matrix(real, generated) < radius[:, None]
-    return float(inside.sum() / (neighbors * len(generated))), float(inside.any(1).mean())
+    inside = cdist(real, generated) < radius[:, None]
+    return float(inside.sum() / (DENSITY_NEIGHBORS * len(generated))), float(inside.any(1).mean())
 
 
 def jackknife(statistic: Callable[[np.ndarray], float], n: int, blocks: int = JACKKNIFE_BLOCKS) -> tuple[float, float]:

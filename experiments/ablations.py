@@ -1,0 +1,61 @@
+"""Ablations of the MAR paper (Li et al. 2024, tables 3 and 5, figures 4 to 6) on the shapes, at equal FLOPs.
+
+Trained anew: three widths of the diffusion MLP, and masked-token prediction. On the trained models, by settings of the sampler:
+diffusion steps, temperature and autoregressive steps around one base setting; order on the fly by confidence or random. Every
+setting is a validation row of the table. Learning rates: experiments/ablations_learning_rates.py.
+"""
+
+from bench.config import Evaluation, Experiment, Method, Recipe, Setting, Size, grid
+
+BASE = {"steps": 8, "guidance": 1.5, "temperature": 0.5}
+HEAD = {
+    "depth": 2,
+    "steps": 25,
+    "time_features": 64,
+    "prediction": "velocity",
+    "noise_shift": 4.0,
+    "multiplier": 1,
+    "condition_at_input": True,
+}
+"""As in experiments/shapes.py, but for its width."""
+SETTINGS = (
+    Setting(**BASE),
+    *(Setting(**{**BASE, "steps": steps}) for steps in (1, 2, 4, 16)),
+    *(Setting(**{**BASE, "temperature": temperature}) for temperature in (0.2, 0.35, 0.7, 1.0)),
+    *(Setting(**BASE, options={"head_options": {"steps": steps}}) for steps in (5, 10, 50, 100)),
+)
+
+
+def mar(width: int, rate: float) -> Method:
+    """MAR with a diffusion MLP of one width."""
+    return Method(
+        label=f"mar-head-{width}",
+        paradigm="mar",
+        tokenizer="autoencoder-kl",
+        learning_rates=(rate,),
+        options={"head_options": {**HEAD, "width": width}},
+        settings=SETTINGS,
+    )
+
+
+EXPERIMENT = Experiment(
+    name="ablations",
+    world="shapes32",
+    methods=(
+        mar(32, 2.5e-3),
+        mar(64, 2.5e-3),
+        mar(128, 2.5e-3),
+        Method(
+            paradigm="masked-token",
+            tokenizer="autoencoder-fsq",
+            learning_rates=(2.5e-3,),
+            settings=grid(steps=(4, 8, 16), guidance=(1.5,), temperature=(1.0, 0.6), options=({}, {"order": "random"})),
+        ),
+    ),
+    sizes=(Size(width=64, depth=4, num_heads=2),),
+    budget=8e11,
+    rungs=(1.0,),
+    num_seeds=((3,),),
+    recipe=Recipe(batch_size=32, precision="fp32"),
+    evaluation=Evaluation(num_samples=572, num_held_out=256, num_validation=340, throughput_batches=(64,)),
+)

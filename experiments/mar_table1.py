@@ -1,0 +1,76 @@
+"""Table 1 of the MAR paper (Li et al. 2024) on the shapes: order x attention x tokens per step x loss, at equal FLOPs.
+
+All eight cells, and two more heads on the default cell: the squared error, which the paper names as the naive baseline, and a
+Gaussian mixture (GIVT). Codes and latents come from twin autoencoders on one grid. The paper's rows differ in tokenizer and
+schedule too; here they do not. Learning rates: experiments/mar_table1_learning_rates.py.
+"""
+
+from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
+
+GUIDANCE = (1.0, 1.5, 2.5)
+NUM_TOKENS = 16
+DIFFUSION_HEAD = {
+    "width": 64,
+    "depth": 2,
+    "steps": 25,
+    "time_features": 64,
+    "prediction": "velocity",
+    "noise_shift": 4.0,
+    "multiplier": 1,
+    "condition_at_input": True,
+}
+"""As in experiments/shapes.py."""
+CODES_TEMPERATURES, LATENTS_TEMPERATURES = (1.0, 0.6), (0.6, 0.3)
+
+
+def cross_entropy(label: str, paradigm: str, rate: float, steps: int | None, **options: object) -> Method:
+    """A variant that reads codes."""
+    settings = grid(steps=(steps,), temperature=CODES_TEMPERATURES, guidance=GUIDANCE)
+    return Method(
+        label=f"{label}-cross-entropy",
+        paradigm=paradigm,
+        tokenizer="autoencoder-fsq",
+        learning_rates=(rate,),
+        options=options,
+        settings=settings,
+    )
+
+
+def continuous(label: str, paradigm: str, rate: float, steps: int | None, head: str = "diffusion", **options: object) -> Method:
+    """A variant that reads latents."""
+    settings = grid(steps=(steps,), temperature=LATENTS_TEMPERATURES, guidance=GUIDANCE)
+    head_options = DIFFUSION_HEAD if head == "diffusion" else {}
+    return Method(
+        label=f"{label}-{head}",
+        paradigm=paradigm,
+        tokenizer="autoencoder-kl",
+        learning_rates=(rate,),
+        options={"head": head, "head_options": head_options, **options},
+        settings=settings,
+    )
+
+
+METHODS = (
+    cross_entropy("raster-causal-one", "next-token", 2.5e-3, None),
+    continuous("raster-causal-one", "next-token-continuous", 2.5e-3, None),
+    cross_entropy("random-causal-one", "next-token", 2.5e-3, None, order="random"),
+    continuous("random-causal-one", "next-token-continuous", 2.5e-3, None, order="random"),
+    cross_entropy("random-bidirectional-one", "mar-discrete", 2.5e-3, NUM_TOKENS),
+    continuous("random-bidirectional-one", "mar", 2.5e-3, NUM_TOKENS),
+    cross_entropy("random-bidirectional-several", "mar-discrete", 2.5e-3, NUM_TOKENS // 2),
+    continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2),
+    continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2, head="squared-error"),
+    continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2, head="mixture"),
+)
+
+EXPERIMENT = Experiment(
+    name="mar-table1",
+    world="shapes32",
+    methods=METHODS,
+    sizes=(Size(width=64, depth=4, num_heads=2),),
+    budget=8e11,
+    rungs=(1.0,),
+    num_seeds=((3,),),
+    recipe=Recipe(batch_size=32, precision="fp32"),
+    evaluation=Evaluation(num_samples=572, num_held_out=256, num_validation=170, throughput_batches=(64,)),
+)
