@@ -59,14 +59,19 @@ def look(method: str, methods: Sequence[str]) -> Look:
     return Look(COLORS[index % 8], MARKERS[(index + index // 8) % 8], LINES[index % 8])
 
 
+def number(value: float) -> str:
+    """A short label: plain between 0.001 and 9,999, with an exponent elsewhere."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+
+
 def _log_ticks(axis: Axis) -> None:
-    """Short labels that do not run into each other: at 1, 2 and 5 of each decade, or each decade when there are many."""
+    """Labels that do not run into each other: at 1, 2 and 5 of each decade, or each decade when there are many."""
     low, high = axis.get_view_interval()
     wide = low > 0 and np.log10(high / low) > 3
     axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:.0e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-"))
-    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -77,6 +82,7 @@ def _finish(axes: Axes, *, label: str = "", log: bool = False) -> None:
         _log_ticks(axes.yaxis)
     if axes.get_xscale() == "log":
         _log_ticks(axes.xaxis)
+    axes.set_axisbelow(True)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -205,15 +211,14 @@ def isoflop(analysis: Analysis, name: str) -> Figure:
             ms=13,
             color=COLORS[1],
         )
-        axes.set_title(method, fontsize=9)
+        reason = "" if stars or not minima[method] else textwrap.fill(f"no star: {minima[method][-1].missing}", 44)
+        axes.set_title(method, fontsize=9, pad=22)
+        axes.annotate(reason, (0.5, 1.01), xycoords="axes fraction", fontsize=6.5, color="#555555", ha="center", va="bottom")
         axes.set_xscale("log")
         axes.set_xlabel("trainable parameters, millions")
         _finish(axes, label=metric.label if axes is panels[0] else "", log=_is_log(metric, rows))
         sizes = sorted(mine["num_params"].unique())
         axes.set_xticks(sizes, [f"{size / 1e6:.3g}" for size in sizes])
-        if not stars and minima[method]:
-            note = textwrap.fill(f"no star: {minima[method][-1].missing}", 34)
-            axes.annotate(note, (0.03, 0.03), xycoords="axes fraction", fontsize=6.5, color="#555555")
     panels[0].legend(title="FLOPs per run", fontsize=7, title_fontsize=7, frameon=False)
     return figure
 
@@ -242,6 +247,9 @@ def best_sizes(analysis: Analysis, name: str) -> Figure:
         axes.set_xscale("log")
         axes.set_xlabel("training FLOPs per run")
         _finish(axes, label=text, log=True)
+    if best["num_params"].max() < 5 * best["num_params"].min():
+        left.set_yscale("linear")
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     left.legend(frameon=False, fontsize=8)
     return figure
 
@@ -335,7 +343,7 @@ def seen_against_held_out(analysis: Analysis) -> Figure:
                 lw=0.8,
             )
         axes.set_title(text, fontsize=9)
-        axes.set_xlabel("exact prompt accuracy, unseen captions of seen pairs")
+        axes.set_xlabel("exact prompt accuracy, seen pairs")
         _finish(axes)
     figure.axes[0].set_ylabel("exact prompt accuracy, held-out pairs")
     figure.axes[0].legend(frameon=False, fontsize=8)
@@ -374,7 +382,7 @@ def attributes(analysis: Analysis) -> Figure:
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.02)
     _finish(axes, label="share of images (count, relation, joint)\nor of named objects")
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -395,9 +403,9 @@ def flops_by_part(analysis: Analysis) -> Figure:
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel("FLOPs per image, guidance included")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e+0", "e") if value else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     _finish(axes)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -421,6 +429,12 @@ def averaging(analysis: Analysis) -> Figure:
     return figure
 
 
+def _varied(analysis: Analysis) -> list[str]:
+    """Options of the sampler that some method was tried at two values of."""
+    tried = analysis.frame[analysis.frame["split"] == "validation"].groupby("method")
+    return [axis for axis in SAMPLER_AXES if len(tried) and tried[axis].nunique().max() > 1]
+
+
 def all_figures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
     """Every figure that a table allows, by file name; each is drawn when called."""
     figures: dict[str, Callable[[], Figure]] = {}
@@ -431,7 +445,7 @@ def all_figures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
         if name in with_rows:
             figures[f"isoflop-{name}"] = lambda name=name: isoflop(analysis, name)  # type: ignore[misc]
             figures[f"best-sizes-{name}"] = lambda name=name: best_sizes(analysis, name)  # type: ignore[misc]
-            for axis in SAMPLER_AXES:
+            for axis in _varied(analysis):
                 figures[f"{name}-against-{axis}"] = lambda name=name, axis=axis: sampler_curves(analysis, name, axis)  # type: ignore[misc]
     if "prompt_accuracy" in with_rows:
         for name in ("fid", "prompt_accuracy"):
