@@ -85,6 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("check", check, "run the conformance test on a paradigm")
     sub.add_argument("name")
     sub.add_argument("--options", default="{}", help="constructor options as JSON")
+    sub = add("new", new, "write a package with a paradigm of your own, ready to install, check and sweep")
+    sub.add_argument("name", help="lower-case words joined by hyphens, such as my-paradigm")
+    sub.add_argument("--folder", type=Path, default=Path(), help="where to write it (default: here)")
     sub = add("sample", sample, "write a PNG grid of samples for a caption from a trained run")
     sub.add_argument("run", type=Path, help="folder of the run: results/NAME/runs/RUN_ID")
     sub.add_argument("caption")
@@ -107,7 +110,9 @@ def load_experiment(name: str) -> Any:
     from bench.config import Experiment
     from bench.registry import nearest
 
-    candidates = [Path(name), Path("experiments") / f"{name}.py", Path(__file__).parent.parent / "experiments" / f"{name}.py"]
+    package = Path(__file__).parent
+    folders = [Path("experiments"), package.parent / "experiments", package / "experiments"]  # the last one in an installed wheel
+    candidates = [Path(name), *(folder / f"{name}.py" for folder in folders)]
     path = next((p for p in candidates if p.is_file()), None)
     if path is None:
         known = sorted({p.stem for c in candidates[1:] for p in c.parent.glob("*.py")})
@@ -261,6 +266,13 @@ def check(options: argparse.Namespace) -> int:
         print(f"{options.name}: {problem}")
     print(f"{options.name}: {'failed' if problems else 'passes'} the conformance test")
     return 1 if problems else 0
+
+
+def new(options: argparse.Namespace) -> None:
+    from bench.scaffold import write_plugin
+
+    folder = write_plugin(options.name, options.folder)
+    print(f"{folder} is written; next: pip install --editable {folder} && paradigm-bench check {options.name}")
 
 
 def sample(options: argparse.Namespace) -> None:

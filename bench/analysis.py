@@ -15,7 +15,19 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from bench.fit import Array, Crossing, Interval, IsoFlop, ScalingFit, crossing, fit_scaling, isoflop_minimum, lacking
+from bench.fit import (
+    Array,
+    Crossing,
+    Interval,
+    IsoFlop,
+    ScalingFit,
+    SurfaceFit,
+    crossing,
+    fit_scaling,
+    fit_surface,
+    isoflop_minimum,
+    lacking,
+)
 from bench.results import finished_rows
 
 ORDER = ("diffusion", "next-token", "masked-token", "mar")
@@ -151,6 +163,15 @@ class Analysis:
                 found[method] = fit_scaling(method, compute, METRICS[name].shortfall(mine), num_draws=self.num_draws)
             self._fits[name] = found
         return self._fits[name]
+
+    def surfaces(self, name: str) -> dict[str, SurfaceFit]:
+        """A fit over parameters and images of all runs, or what is missing for it, of each method."""
+        rows, found = self.rows(name), {}
+        for method in self.methods:
+            mine = rows[rows["method"] == method]
+            size, images = (mine[column].to_numpy(float) for column in ("num_params", "images_seen"))
+            found[method] = fit_surface(method, size, images, METRICS[name].shortfall(mine), num_draws=self.num_draws)
+        return found
 
     def minima(self, name: str) -> dict[str, list[IsoFlop]]:
         """The best size of each method at each budget by a parabola, or why there is none."""

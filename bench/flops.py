@@ -40,16 +40,20 @@ class UncountedOperatorError(ValueError):
 FREE_OPERATORS = frozenset(
     "aten::" + name
     for name in """
-    abs acos add add_ arange argmax argsort bitwise_and bitwise_not bitwise_or cat ceil chunk clamp clamp_ clamp_min
-    clamp_min_ clone contiguous copy_ cos cos_ cross_entropy_loss cumprod cumsum detach div div_ dropout embedding empty eq
-    erfinv exp exp_ expand expand_as fill_ flatten floor full full_like gather ge gelu gt index index_add index_copy
-    index_put_ index_select layer_norm le linspace log log_ log_softmax logical_and logical_not logical_or logit lt
-    masked_fill masked_fill_ max maximum mean min minimum movedim mse_loss mul mul_ narrow native_layer_norm ne neg nll_loss
-    normal_ ones ones_like pad permute pow rand rand_like randint randn randn_like randperm reciprocal relu repeat reshape
-    rms_norm rsqrt rsub scatter scatter_ select sigmoid silu silu_ sin slice softmax softplus sort split split_with_sizes sqrt
-    square squeeze stack std sub sub_ sum t tanh tile to topk transpose tril triu type_as unbind unflatten uniform_ unsqueeze
-    var view view_as where zeros zeros_like ScalarImplicit Int Float Bool scalar_tensor lift_fresh alias item resolve_conj
-    resolve_neg erf one_hot multinomial
+    abs acos add add_ alias all amax amin aminmax __and__ any arange argmax argmin argsort asin atan atan2 bernoulli
+    bernoulli_ bitwise_and bitwise_not bitwise_or bitwise_xor Bool broadcast_to bucketize cat ceil chunk clamp clamp_
+    clamp_min clamp_min_ clone contiguous copy_ cos cos_ cosh cross_entropy_loss cummax cumprod cumsum detach diff div div_
+    dropout elu embedding empty empty_like eq erf erfinv exp exp_ expand expand_as expm1 fill_ flatten flip Float floor
+    floor_divide fmod full full_like gather ge gelu gt hardtanh hstack index index_add index_copy index_fill index_put_
+    index_select Int __invert__ isfinite isinf isnan item layer_norm le leaky_relu lift_fresh linalg_vector_norm linspace log
+    log_ log1p log_softmax logaddexp logical_and logical_not logical_or logit logsumexp lt masked_fill masked_fill_ max
+    maximum mean min minimum movedim mse_loss msort mul mul_ multinomial narrow native_layer_norm ne neg new_full new_ones
+    new_zeros nll_loss normal_ numpy_T one_hot ones ones_like __or__ pad permute pow rand rand_like randint randn randn_like
+    randperm reciprocal relu remainder repeat reshape resolve_conj resolve_neg rms_norm roll round rsqrt rsub scalar_tensor
+    ScalarImplicit scatter scatter_ scatter_add searchsorted select sigmoid sign silu silu_ sin sinh slice softmax softplus
+    sort split split_with_sizes sqrt square square_ squeeze stack std sub sub_ sum swapaxes t tan tanh tensor_split tile to
+    topk transpose tril triu trunc type_as unbind unflatten uniform_ unsqueeze var view view_as vstack where __xor__ zero_
+    zeros zeros_like
     """.split()
 )
 """Operators that move or transform values element by element; 0 FLOPs by the rule."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from typing import Any
 
 import matplotlib
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from bench import claims, plot
 from bench.analysis import FITTED, METRICS, Analysis, analyse, best_per_budget
+from bench.fit import Interval
 from bench.results import COLUMNS, Results, finished_rows, load_table, write_text
 
 GRID_SCALE = 2
@@ -50,6 +52,17 @@ FIT_COLUMNS = (
     "AICc prefers",
     "held-out error with / without offset",
     "seed noise",
+    "remark",
+)
+
+
+SURFACE_COLUMNS = (
+    "metric",
+    "method",
+    "alpha of N [95 %]",
+    "beta of D [95 %]",
+    "offset [95 %]",
+    "best N grows as C^a [95 %]",
     "remark",
 )
 
@@ -112,6 +125,8 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, figures:
         "claims": claims.judge(analysis) if analysis.methods else [],
         "fits": [_fit_row(analysis, name, method) for name in FITTED for method in analysis.methods if len(analysis.rows(name))],
         "fit_columns": FIT_COLUMNS,
+        "surfaces": [row for name in ("fid", "prompt_accuracy") for row in _surface_rows(analysis, name)],
+        "surface_columns": SURFACE_COLUMNS,
         "num_draws": analysis.num_draws,
         "crossings": [f"{METRICS[name].label}: {found}" for name in FITTED for found in analysis.crossings(name)],
         "figures": figures,
@@ -139,14 +154,29 @@ def _fit_row(analysis: Analysis, name: str, method: str) -> list[str]:
     return [
         name,
         method,
-        f"{fit.exponent.value:.3g} [{fit.exponent.low:.3g}, {fit.exponent.high:.3g}]",
-        f"{fit.offset.value:.3g} [{fit.offset.low:.3g}, {fit.offset.high:.3g}]",
+        _interval(fit.exponent),
+        _interval(fit.offset),
         f"{fit.pure.exponents[0]:.3g}",
         "with offset" if fit.prefers_offset else "without",
         held,
         f"{fit.seed_noise:.1%}",
         remark,
     ]
+
+
+def _surface_rows(analysis: Analysis, name: str) -> list[list[str]]:
+    rows = []
+    for method, fit in analysis.surfaces(name).items():
+        if fit.law is None:
+            rows.append([name, method, *[""] * 4, fit.missing])
+            continue
+        alpha, beta, offset = (fit.interval(lambda p, i=i: p[:, i]) for i in (2, 3, 4))  # type: ignore[misc]
+        rows.append([name, method, *(_interval(v) for v in (alpha, beta, offset.map(math.exp), fit.allocation)), ""])
+    return rows
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 
 def _provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:

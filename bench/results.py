@@ -110,6 +110,13 @@ COLUMNS: dict[str, str] = {
 }
 
 
+def column_dictionary() -> str:
+    """docs/columns.md, from COLUMNS."""
+    rows = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in COLUMNS.items())
+    head = f"# Columns of table.csv\n\nSchema {SCHEMA_VERSION}. Missing is empty, never 0.\n\n"
+    return f"{head}| column | meaning |\n|---|---|\n{rows}"
+
+
 class Results:
     """Paths of one results folder."""
 

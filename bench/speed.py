@@ -1,16 +1,20 @@
-"""`make bench`: training and sampling speed of this machine, as shares of its own matrix-multiplication rate.
+"""`make bench`: training, sampling and reporting speed of this machine, rates as shares of its own matrix products.
 
 Rates are measured in one run, interleaved, as medians of repeats; seconds on shared machines mean little by themselves.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -22,10 +26,12 @@ from bench.flops import count_sampling
 from bench.instrument import Instrument
 from bench.machine import this_machine
 from bench.plan import make_plan
-from bench.results import save_frame
+from bench.report import write_report
+from bench.results import COLUMNS, Results, load_table, save_frame
 
 REPEATS = 7
 SAMPLE_BATCH = 64
+REPORT_RUNS = 5000
 
 
 def median_seconds(call: Callable[[], object]) -> float:
@@ -99,6 +105,39 @@ def measure(experiment: Experiment) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def synthetic_table(num_runs: int) -> pd.DataFrame:
+    """A table of about num_runs finished runs: four methods, 3 seeds, 8 sizes, as many budgets as needed. Laws plus noise."""
+    generator = np.random.default_rng(0)
+    sizes, seeds, methods = np.logspace(6, 8, 8), range(3), ("diffusion", "next-token", "masked-token", "mar")
+    budgets = np.logspace(15, 21, round(num_runs / len(sizes) / len(seeds) / len(methods)))
+    rows = []
+    for (index, method), budget, size, seed in itertools.product(enumerate(methods), budgets, sizes, seeds):
+        fall = (budget / 1e15) ** -(0.2 + 0.05 * index) * math.exp(0.02 * math.log(size / 1e7 / (budget / 1e18) ** 0.5) ** 2)
+        fid, failure = ((0.5 + 20 * fall) * x for x in (1.0, 0.02)) if index else ((1 + 9 * fall) * x for x in (1.0, 0.03))
+        noise = np.exp(0.02 * generator.standard_normal(2))
+        row: dict[str, object] = dict.fromkeys(COLUMNS)
+        row |= {"run_id": f"{method}-{budget:.3e}-{size:.0f}-{seed}", "method": method, "paradigm": method, "seed": seed}
+        row |= {"width": round(size**0.5), "depth": 4, "num_params": round(size), "flops_budget": budget, "flops_spent": budget}
+        row |= {"images_seen": budget / size / 6e3, "split": "test", "tuned_for": "prompt_accuracy fid", "ema": True}
+        row |= {"status": "done", "protocol": "synthetic", "num_samples": 5000, "tokenizer": "none@0", "guidance": 1.5}
+        row |= {"fid": fid * noise[0], "fid_se": 0.02 * fid, "kid": fid * noise[0] / 100, "kid_se": fid / 5000}
+        row |= {"prompt_accuracy": 1 - failure * noise[1], "prompt_accuracy_se": 0.005}
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    numbers = [name for name in COLUMNS if frame[name].isna().all()]
+    return frame.astype(dict.fromkeys(numbers, float))
+
+
+def measure_report(num_runs: int) -> dict[str, object]:
+    """Wall seconds of loading a table of num_runs, all fits with 1,000 bootstrap draws, and drawing the report."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Results(Path(folder))
+        save_frame(synthetic_table(num_runs), results.table)
+        began = time.perf_counter()
+        write_report(results)
+        return {"report of runs": len(load_table(folder)), "seconds": round(time.perf_counter() - began, 1)}
+
+
 def main() -> None:
     """Print the table and write it to results/bench/."""
     frame = measure(load_experiment(DEFAULT_EXPERIMENT))
@@ -106,6 +145,7 @@ def main() -> None:
     path = Path("results/bench") / f"{platform.machine()}-{this_machine().device.replace(' ', '-').lower()}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_frame(frame, path)
+    print(pd.DataFrame([measure_report(REPORT_RUNS)]).to_string(index=False))
     print(f"written to {path}; medians of {REPEATS} calls, guidance 2, sampling batch {SAMPLE_BATCH}")
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import Condition, ConditionSpace
-from bench.flops import FlopMeter, UncountedOperatorError, count_sampling
+from bench.flops import TRAINING_MULTIPLE, FlopMeter, UncountedOperatorError, count_sampling
 from bench.paradigm import Paradigm, TokenSpace
 
 BATCH = 8
@@ -21,6 +23,10 @@ SPACES = {
     "codes": TokenSpace(kind="codes", grid=3, vocabulary=32),
 }
 LEARNING_STEPS = 60
+LEAK_STEPS, LEAK_BATCH = 150, 32
+LEAK_SHARE = 0.4
+"""No honest loss falls so far on tokens that are fresh noise at every step: predicted noise falls to the mean signal share, about
+0.5 of its start, cross-entropy and velocity not at all."""
 
 
 def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Condition]:
@@ -80,20 +86,56 @@ def check_paradigm(cls: type[Paradigm], **options: object) -> list[str]:
     problems = _check_loss(paradigm, tokens, condition)
     if problems:
         return problems
-    try:
-        with torch.device("meta"):
-            meta = build(cls, **options)
-        FlopMeter(meta, CONDITIONS.num_tokens).count(BATCH, 0)
-        count_sampling(meta, CONDITIONS.num_tokens, steps=None, guidance=2.0)
-    except (UncountedOperatorError, NotImplementedError, RuntimeError) as error:
-        problems.append(f"its FLOPs cannot be counted on the meta device: {str(error).splitlines()[0]}")
+    problems += _check_counting(cls, options, tokens, condition)
     before, after = learn(paradigm, tokens, condition)
     if not after < 0.95 * before:
         problems.append(f"{LEARNING_STEPS} steps on one batch do not reduce the loss ({before:.4g} to {after:.4g})")
     missing = [name for name, p in paradigm.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     if missing:
         problems.append(f"parameters without gradient after training: {', '.join(missing)}")
+    if _leaks(build(cls, **options)):
+        problems.append(
+            "its loss learns to predict fresh random tokens, which nothing can: it reads the token that it predicts, or shares "
+            "noise between input and target"
+        )
     return problems + _check_samples(paradigm.eval(), condition)
+
+
+def _check_counting(cls: type[Paradigm], options: dict[str, object], tokens: Tensor, condition: Condition) -> list[str]:
+    """The meter's count on meta must be what really runs, by torch's counter with the attention that it can see."""
+    try:
+        with torch.device("meta"):
+            meta = build(cls, **options)
+        counted = FlopMeter(meta, CONDITIONS.num_tokens).count(BATCH, 0).dense // TRAINING_MULTIPLE
+        count_sampling(meta, CONDITIONS.num_tokens, steps=None, guidance=2.0)
+    except (UncountedOperatorError, NotImplementedError, RuntimeError) as error:
+        return [f"its FLOPs cannot be counted on the meta device: {str(error).splitlines()[0]}"]
+    real = build(cls, **options)
+    torch.manual_seed(0)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        real.loss(tokens, condition)
+    if counter.get_total_flops() != counted:
+        return [
+            f"its loss runs {counter.get_total_flops():,} FLOPs on real tensors but {counted:,} where they are counted: what "
+            "runs must not depend on the device or on values"
+        ]
+    return []
+
+
+def _leaks(paradigm: Paradigm) -> bool:
+    """Whether the loss on tokens drawn anew for every step falls further than any honest one can."""
+    optimizer = torch.optim.Adam(paradigm.parameters(), lr=3e-3)
+    losses = []
+    for step in range(LEAK_STEPS):
+        tokens, condition = example_batch(paradigm.space, LEAK_BATCH, seed=1_000 + step)
+        torch.manual_seed(step)
+        loss = paradigm.loss(tokens, condition)[0].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(paradigm.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return sum(losses[-10:]) < LEAK_SHARE * sum(losses[:5]) * 2
 
 
 def _check_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> list[str]:
@@ -110,6 +152,17 @@ def _check_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> lis
         problems.append("loss is not positive on random tokens at initialization")
     if not torch.equal(loss, again):
         problems.append("loss differs between two calls under the same torch seed")
+    buffers = {name: value.clone() for name, value in paradigm.named_buffers()}
+    torch.manual_seed(0)
+    evaluated = paradigm.eval().loss(tokens, condition)[0]
+    paradigm.train()
+    if torch.isfinite(loss).all() and not torch.allclose(loss, evaluated, rtol=1e-5, atol=1e-6):
+        problems.append(
+            "loss differs between train() and eval() under one seed: dropout or batch statistics change what is trained"
+        )
+    paradigm.loss(tokens, condition)
+    if any(not torch.equal(value, buffers[name]) for name, value in paradigm.named_buffers()):
+        problems.append("loss changes buffers: averaged weights do not carry them, so training and sampling would differ")
     if not all(isinstance(value, Tensor) and value.ndim == 0 for value in scalars.values()):
         problems.append("the second return value of loss must map names to scalar tensors")
     return problems

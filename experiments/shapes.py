@@ -1,8 +1,8 @@
 """The default experiment: four paradigms on two-object captions of 32x32 shapes, sized for two CPU cores.
 
 Learning rates: each method had the same trials at the smaller width (`experiments/shapes_learning_rates.py`), scored on
-validation captions; the table is in results/shapes-learning-rates/. Sampler settings, six for each method, are chosen per trained model on validation
-captions too.
+validation captions; the table is in results/shapes-learning-rates/. Sampler settings, six for each method, are chosen per
+trained model on validation captions too.
 """
 
 from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid

@@ -16,7 +16,7 @@ from bench import plot
 from bench.analysis import Analysis, analyse, difference
 from bench.claims import judge, summary
 from bench.report import write_report
-from bench.results import COLUMNS, Results
+from bench.results import COLUMNS, Results, column_dictionary
 
 BUDGETS = np.logspace(17, 19.5, 6)
 
@@ -47,6 +47,14 @@ def test_exponents_and_offsets_are_recovered(analysis: Analysis) -> None:
         assert fit.exponent.low <= exponent <= fit.exponent.high
         assert fit.offset.low <= 1.02 * offset
         assert fit.offset.high >= 0.98 * offset
+
+
+def test_surfaces_are_fitted_where_the_grid_allows(analysis: Analysis) -> None:
+    for fit in analysis.surfaces("fid").values():
+        assert fit.law is not None
+        assert 0 < fit.allocation.low < fit.allocation.high < 1
+    few = analyse(synthetic.table(BUDGETS, num_sizes=2), num_draws=50)
+    assert all("no surface" in fit.missing for fit in few.surfaces("fid").values())
 
 
 def test_the_crossing_of_two_methods_is_found(analysis: Analysis) -> None:
@@ -241,6 +249,11 @@ def test_the_page_in_a_browser(report: Results, width: int, height: int, tmp_pat
     assert (found["sorted"], found["focused"], found["broken"], found["problems"]) == ("descending", "true", "0", "")
     assert int(found["overflow"]) <= 0
     assert "CONSOLE" not in done.stderr
+
+
+def test_the_column_dictionary_is_current() -> None:
+    """Regenerate it with: python -c "from bench.results import column_dictionary as d; print(d(), end='')" > docs/columns.md"""
+    assert (Path(__file__).parent.parent / "docs" / "columns.md").read_text() == column_dictionary()
 
 
 def test_columns_are_documented_on_the_page(report: Results) -> None:

@@ -1,0 +1,162 @@
+"""Third-party packages as their users meet them: written by `new`, built as wheels, installed beside the suite, swept."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bench.results import finished_rows, load_table
+from bench.scaffold import write_plugin
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "absorbing-diffusion"
+
+
+def run(*command: str, site: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run python with packages of `site` visible beside this checkout."""
+    paths = [str(p) for p in (site, ROOT) if p is not None]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def build(source: Path, folder: Path) -> Path:
+    """The wheel of a package."""
+    done = run("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def install(wheel: Path, site: Path) -> None:
+    done = run("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel))
+    assert done.returncode == 0, done.stderr
+
+
+def copy(source: Path, folder: Path) -> Path:
+    """Only what git would hold, so that building leaves nothing in the checkout."""
+    for path in source.rglob("*"):
+        if path.is_file() and not {"build", "__pycache__"} & set(path.parts) and "egg-info" not in str(path):
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example plugin installed from its wheel."""
+    folder = tmp_path_factory.mktemp("example")
+    install(build(copy(EXAMPLE, folder / "source"), folder), folder / "site")
+    return folder / "site"
+
+
+def test_the_example_is_listed_and_conforms(site: Path) -> None:
+    listed = run("-m", "bench", "paradigms", site=site)
+    assert "absorbing-diffusion" in listed.stdout
+    done = run("-m", "bench", "check", "absorbing-diffusion", site=site)
+    assert done.returncode == 0, done.stdout
+    assert "passes" in done.stdout
+
+
+def test_the_example_is_swept_beside_the_built_ins(site: Path, tmp_path: Path) -> None:
+    text = (ROOT / "tests" / "miniature.py").read_text()
+    mine = """        Method(
+            paradigm="absorbing-diffusion",
+            tokenizer="autoencoder-fsq",
+            learning_rates=(2e-3,),
+            settings=grid(steps=(4,), guidance=(1.5,)),
+        ),
+    ),
+    sizes="""
+    assert text.count("    ),\n    sizes=") == 1
+    experiment = tmp_path / "mixed.py"
+    experiment.write_text(text.replace("    ),\n    sizes=", mine))
+    results = tmp_path / "results"
+    done = run("-m", "bench", "sweep", "--experiment", str(experiment), "--results", str(results), site=site)
+    assert done.returncode == 0, done.stderr
+    rows = finished_rows(load_table(results))
+    assert sorted(set(rows["method"])) == ["absorbing-diffusion", "diffusion", "mar", "masked-token", "next-token"]
+    assert ((rows["flops_spent"] / rows["flops_budget"] - 1).abs() <= 0.01).all()
+
+
+def test_a_new_plugin_conforms_at_once(tmp_path: Path) -> None:
+    done = run("-m", "bench", "new", "my-paradigm", "--folder", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    package = tmp_path / "my-paradigm"
+    assert len((package / "my_paradigm.py").read_text().splitlines()) < 60
+    install(build(package, tmp_path), tmp_path / "site")
+    done = run("-m", "bench", "check", "my-paradigm", site=tmp_path / "site")
+    assert done.returncode == 0, done.stdout
+    tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "test_my_paradigm.py"), site=package, cwd=package)
+    assert tested.returncode == 0, tested.stdout
+    planned = run(
+        "-m",
+        "bench",
+        "plan",
+        "--experiment",
+        "experiment.py",
+        "--paradigms",
+        "my-paradigm,next-token",
+        site=tmp_path / "site",
+        cwd=package,
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert "my-paradigm" in planned.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("My Paradigm", "use lower-case words joined by hyphens"),
+        ("../up", "use lower-case words joined by hyphens"),
+        ("mar", "exists already (paradigms.mar:MAR)"),
+        ("twice", "twice exists already"),
+    ],
+)
+def test_bad_names_are_refused(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "twice").mkdir()
+    before = sorted(tmp_path.iterdir())
+    done = run("-m", "bench", "new", name, "--folder", str(tmp_path))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_wheel_of_the_suite_works_from_any_folder(tmp_path: Path) -> None:
+    """Also from one that has a folder called bench; weights, templates and experiments travel with it."""
+    names = ("bench", "paradigms", "experiments")
+    source = tmp_path / "source"
+    for name in names:
+        copy(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    wheel = build(source, tmp_path)
+    held = zipfile.ZipFile(wheel).namelist()
+    for part in (
+        "weights/shapes32-v1/card.json",
+        "templates/report.html",
+        "templates/plugin/module.py.jinja",
+        "experiments/shapes.py",
+    ):
+        assert f"bench/{part}" in held
+    assert not [name for name in held if name.startswith(("tests", "results"))]
+    site = tmp_path / "site"
+    install(wheel, site)
+    here = tmp_path / "elsewhere"
+    (here / "bench").mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    script = site / "bin" / "paradigm-bench"
+    command = [sys.executable, str(script), "plan", "--budget", "1e20", "--paradigms", "next-token"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "next-token" in done.stdout
+
+
+def test_scaffold_writes_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space"):
+        write_plugin("half-way", tmp_path)
+    assert list(tmp_path.iterdir()) == []
