@@ -68,7 +68,7 @@ EXPERIMENT = Experiment(
     world="shapes32",
     methods=METHODS,
     sizes=(Size(width=64, depth=4, num_heads=2),),
-    budget=8e11,
+    budget=5e11,
     rungs=(1.0,),
     num_seeds=((3,),),
     recipe=Recipe(batch_size=32, precision="fp32"),

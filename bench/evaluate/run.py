@@ -80,7 +80,8 @@ class Evaluator:
         """FID and its relatives against the reference."""
         cache = self.results.cache / "fidelity"
         cache.mkdir(parents=True, exist_ok=True)
-        return fidelity.measure(self.extractor, self.instrument.clip, images, self.reference, cache)
+        passes = np.arange(len(images)) // len(self.world.split_ids("test"))
+        return fidelity.measure(self.extractor, self.instrument.clip, images, self.reference, cache, replicates=passes)
 
     def floors(self, tokenizer: str) -> dict[str, Any]:
         """FID of real images, and of the autoencoder's reconstructions of them, at the same N; the accuracy ceiling."""
@@ -91,8 +92,10 @@ class Evaluator:
             with torch.inference_mode():
                 model = self.instrument.tokenizer(tokenizer)
                 rebuilt = torch.cat([model.reconstruct(part) for part in real.split(256)])
+            floor = self.fidelity(real)
             return {
-                "fid_floor": self.fidelity(real).fid,
+                "fid_floor": floor.fid,
+                "kid_floor": floor.kid,
                 "fid_autoencoder": self.fidelity(rebuilt).fid,
                 "prompt_accuracy_ceiling": float(verify(self.world, rebuilt.numpy(), ids).exact.mean()),
             }
