@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
@@ -16,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from bench import claims, plot
 from bench.analysis import FITTED, METRICS, Analysis, analyse, best_per_budget
-from bench.fit import Interval
+from bench.fit import Interval, ScalingFit, SurfaceFit
 from bench.results import COLUMNS, Results, finished_rows, load_table, write_text
 
 GRID_SCALE = 2
@@ -103,7 +105,16 @@ def _save(figure: Figure, results: Results, name: str) -> bytes:
 
 def _entry(name: str, png: bytes) -> dict[str, str]:
     text = next((text for part, text in CAPTIONS.items() if part in name), "")
-    title = name.replace("-", " ").capitalize().replace("Fid", "FID").replace("Kid", "KID").replace("flops", "FLOPs")
+    title = name.replace("-", " ").capitalize()
+    for word, shown in (
+        ("fid", "FID"),
+        ("Fid", "FID"),
+        ("Kid", "KID"),
+        ("Clip", "CLIP"),
+        ("flops", "FLOPs"),
+        ("Isoflop", "IsoFLOP:"),
+    ):
+        title = re.sub(rf"\b{word}\b", shown, title)
     return {"name": name, "title": title, "caption": text, "data": base64.b64encode(png).decode()}
 
 
@@ -116,6 +127,8 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, figures:
     both = pd.concat([done, finished_rows(analysis.frame, "fid")])
     shown = pd.concat([both[~both.index.duplicated()].sort_index(), rest])[SHOWN]
     budget = f"{identity['budget']:.3g}" if identity else "unknown"
+    fitted = [(name, fit) for name in FITTED if len(analysis.rows(name)) for fit in analysis.fits(name).values()]
+    surfaces = [(name, fit) for name in ("fid", "prompt_accuracy") for fit in analysis.surfaces(name).values()]
     return {
         "title": f"paradigm-bench: {identity.get('name', results.root.name)} at BUDGET={budget}",
         "summary": claims.summary(analysis),
@@ -123,9 +136,11 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, figures:
         "protocol": plot.caption(done) + "." if len(done) else "",
         "notes": analysis.notes,
         "claims": claims.judge(analysis) if analysis.methods else [],
-        "fits": [_fit_row(analysis, name, method) for name in FITTED for method in analysis.methods if len(analysis.rows(name))],
+        "fits": [_fit_row(name, fit) for name, fit in fitted if fit.law is not None],
+        "fits_missing": _reasons((name, fit.method, fit.missing) for name, fit in fitted),
         "fit_columns": FIT_COLUMNS,
-        "surfaces": [row for name in ("fid", "prompt_accuracy") for row in _surface_rows(analysis, name)],
+        "surfaces": [_surface_row(name, fit) for name, fit in surfaces if fit.law is not None],
+        "surfaces_missing": _reasons((name, fit.method, fit.missing) for name, fit in surfaces),
         "surface_columns": SURFACE_COLUMNS,
         "num_draws": analysis.num_draws,
         "crossings": [f"{METRICS[name].label}: {found}" for name in FITTED for found in analysis.crossings(name)],
@@ -145,34 +160,36 @@ def _cell(value: Any) -> dict[str, Any]:
     return {"text": f"{value:.4g}" if isinstance(value, float) else str(value), "value": value, "number": number}
 
 
-def _fit_row(analysis: Analysis, name: str, method: str) -> list[str]:
-    fit = analysis.fits(name)[method]
-    if fit.law is None or fit.pure is None:
-        return [name, method, *[""] * 6, fit.missing]
-    held = f"{fit.held_out_error:.1%} / {fit.held_out_error_pure:.1%}"
-    remark = "held-out error below twice the seed noise" if fit.extrapolates else "extrapolation not supported"
+def _reasons(found: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Each reason for a missing fit once, with the metrics and methods that it keeps from one."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for name, method, reason in found:
+        if reason:
+            groups.setdefault(reason, {}).setdefault(name, []).append(method)
+    return [
+        "; ".join(f"{name} ({', '.join(methods)})" for name, methods in metrics.items()) + f": {reason}"
+        for reason, metrics in groups.items()
+    ]
+
+
+def _fit_row(name: str, fit: ScalingFit) -> list[str]:
+    assert fit.pure is not None
     return [
         name,
-        method,
+        fit.method,
         _interval(fit.exponent),
         _interval(fit.offset),
         f"{fit.pure.exponents[0]:.3g}",
         "with offset" if fit.prefers_offset else "without",
-        held,
+        f"{fit.held_out_error:.1%} / {fit.held_out_error_pure:.1%}",
         f"{fit.seed_noise:.1%}",
-        remark,
+        "held-out error below twice the seed noise" if fit.extrapolates else "extrapolation not supported",
     ]
 
 
-def _surface_rows(analysis: Analysis, name: str) -> list[list[str]]:
-    rows = []
-    for method, fit in analysis.surfaces(name).items():
-        if fit.law is None:
-            rows.append([name, method, *[""] * 4, fit.missing])
-            continue
-        alpha, beta, offset = (fit.interval(lambda p, i=i: p[:, i]) for i in (2, 3, 4))  # type: ignore[misc]
-        rows.append([name, method, *(_interval(v) for v in (alpha, beta, offset.map(math.exp), fit.allocation)), ""])
-    return rows
+def _surface_row(name: str, fit: SurfaceFit) -> list[str]:
+    alpha, beta, offset = (fit.interval(lambda p, i=i: p[:, i]) for i in (2, 3, 4))  # type: ignore[misc]
+    return [name, fit.method, *(_interval(v) for v in (alpha, beta, offset.map(math.exp), fit.allocation))]
 
 
 def _interval(found: Interval) -> str:
