@@ -212,8 +212,10 @@ class Evaluator:
         return float((self.instrument.probe.reads(images, words).numpy() == verdict.exact).mean())
 
     def costs(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:
-        """FLOPs of sampling one image, by part, and of decoding it. Neither temperature nor the scale of guidance changes them, so
-        that a grid needs few counts."""
+        """FLOPs of sampling one image, by part, and of decoding it.
+
+        Neither temperature nor the scale of guidance changes them, so that a grid needs few counts.
+        """
         run, options = sampler.run, merged(sampler.run.options, setting.options)
         guidance = 1.0 if setting.guidance == 1.0 else 2.0
 
