@@ -52,14 +52,14 @@ def continuous(label: str, paradigm: str, rate: float, steps: int | None, head: 
 
 METHODS = (
     cross_entropy("raster-causal-one", "next-token", 2.5e-3, None),
-    continuous("raster-causal-one", "next-token-continuous", 2.5e-3, None),
+    continuous("raster-causal-one", "next-token-continuous", 6e-3, None),
     cross_entropy("random-causal-one", "next-token", 2.5e-3, None, order="random"),
     continuous("random-causal-one", "next-token-continuous", 2.5e-3, None, order="random"),
     cross_entropy("random-bidirectional-one", "mar-discrete", 2.5e-3, NUM_TOKENS),
     continuous("random-bidirectional-one", "mar", 2.5e-3, NUM_TOKENS),
-    cross_entropy("random-bidirectional-several", "mar-discrete", 2.5e-3, NUM_TOKENS // 2),
+    cross_entropy("random-bidirectional-several", "mar-discrete", 1e-3, NUM_TOKENS // 2),
     continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2),
-    continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2, head="squared-error"),
+    continuous("random-bidirectional-several", "mar", 6e-3, NUM_TOKENS // 2, head="squared-error"),
     continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2, head="mixture"),
 )
 
@@ -68,7 +68,7 @@ EXPERIMENT = Experiment(
     world="shapes32",
     methods=METHODS,
     sizes=(Size(width=64, depth=4, num_heads=2),),
-    budget=5e11,
+    budget=8e11,
     rungs=(1.0,),
     num_seeds=((3,),),
     recipe=Recipe(batch_size=32, precision="fp32"),

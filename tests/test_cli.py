@@ -40,17 +40,18 @@ MINIATURE = str(Path(__file__).parent / "miniature.py")
 @pytest.mark.parametrize("command", ["plan", "sweep"])
 def test_bad_input(command: str, arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = Path(MINIATURE).read_text()
-    first = 'Method(paradigm="diffusion", tokenizer="autoencoder-kl", learning_rates=(2e-3,)'
-    assert first in text
+    learned = '            tokenizer="autoencoder-kl",\n            learning_rates=(2e-3,),\n'
+    first = learned + "            settings=grid(steps=(4,), guidance=(1.0, 2.0)),\n"
+    assert text.count(first) == 1
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "empty.py").write_text("\n")
     (tmp_path / "unknown.py").write_text(text.replace('paradigm="diffusion"', 'paradigm="diffusio"'))
-    (tmp_path / "options.py").write_text(text.replace(first, first + ', options={"colour": 1}'))
+    (tmp_path / "options.py").write_text(text.replace(first, first + '            options={"colour": 1},\n'))
     (tmp_path / "tokenizer.py").write_text(text.replace(first, first.replace("-kl", "-fsq")))
     (tmp_path / "tokenizers.py").write_text(text.replace(first, first.replace("-kl", "-k")))
     (tmp_path / "head.py").write_text(text.replace("options=MAR_OPTIONS", 'options={"head": "cross-entropy"}'))
-    (tmp_path / "causal.py").write_text(text.replace("guidance=(1.0,)", "sampler_steps=4"))
-    (tmp_path / "temperature.py").write_text(text.replace(first, first + ", temperature=0"))
+    (tmp_path / "causal.py").write_text(text.replace("settings=grid())", "settings=grid(steps=(4,)))"))
+    (tmp_path / "temperature.py").write_text(text.replace(first, first.replace("guidance=", "temperature=(0.0,), guidance=")))
     (tmp_path / "null.py").write_text(text.replace("batch_size=4", "batch_size=4, condition_dropout=0.0"))
     arguments = [str(tmp_path / (a[1:] + ".py")) if a.startswith("@") else a for a in arguments]
     if "--experiment" not in arguments:

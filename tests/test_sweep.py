@@ -185,11 +185,8 @@ def test_failed_and_missing_runs_are_rows(tmp_path: Path) -> None:
 
 def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
     """One method's learning rate makes its loss infinite; its rows say so, the other method finishes."""
-    text = (
-        (HERE / "miniature.py")
-        .read_text()
-        .replace("learning_rates=(2e-3,),\n            guidance=(2.0,)", "learning_rates=(1e30,),\n            guidance=(2.0,)")
-    )
+    rate = "learning_rates=({},),\n            settings=grid(steps=(4,), guidance=(2.0,)),\n            options=MAR_OPTIONS"
+    text = (HERE / "miniature.py").read_text().replace(rate.format("2e-3"), rate.format("1e30"))
     assert "1e30" in text
     (tmp_path / "partly.py").write_text(text)
     root = tmp_path / "results"
