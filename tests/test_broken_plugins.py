@@ -7,6 +7,7 @@ from torch import nn
 
 from bench.paradigm import Condition
 from bench.testing import check_paradigm
+from paradigms.diffusion import Diffusion
 from paradigms.masked_token import MaskedToken
 from paradigms.next_token import NextToken
 
@@ -60,6 +61,27 @@ class LeavesTokensVisible(MaskedToken):
         self.seen = tokens
         found = super().loss(tokens, condition)
         del self.seen
+        return found
+
+
+class KnowsTheCleanImage(Diffusion):
+    """The network is told the noise through a side channel."""
+
+    def predict(self, x, t, condition):
+        out = super().predict(x, t, condition)
+        return out + self.secret * self.scale if hasattr(self, "secret") and len(self.secret) == len(x) else out + 0 * self.scale
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def loss(self, tokens, condition):
+        state = torch.get_rng_state()
+        torch.randn(len(tokens), device=tokens.device)
+        self.secret = torch.randn_like(tokens) - tokens
+        torch.set_rng_state(state)
+        found = super().loss(tokens, condition)
+        del self.secret
         return found
 
 
@@ -156,6 +178,7 @@ class ScalarsAreNumbers(NextToken):
         (DataDependentShape, "cannot be counted"),
         (ReadsItsTarget, "reads the token that it predicts"),
         (LeavesTokensVisible, "reads the token that it predicts"),
+        (KnowsTheCleanImage, "reads the token that it predicts"),
         (OutsideTheVocabulary, "int64 codes in 0..31"),
         (WrongSampleShape, "samples have shape"),
         (IgnoresCondition, "ignores the condition"),
