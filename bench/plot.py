@@ -35,6 +35,8 @@ PARTS = {
     "flops_per_sample_text": "text",
     "flops_per_decode": "decoder",
 }
+INSIDE_LEGEND = 5
+"""Most entries that a legend inside the axes may have."""
 ATTRIBUTES = ("count", "shape", "color", "size", "relation")
 SAMPLER_AXES = {
     "guidance": "guidance scale",
@@ -87,6 +89,21 @@ def _finish(axes: Axes, *, label: str = "", log: bool = False) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _legend(axes: Axes) -> None:
+    """Inside where there are few methods, beside the axes where it would hide the data."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    if len(axes.get_legend_handles_labels()[0]) > INSIDE_LEGEND:
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _room(methods: Sequence[str]) -> float:
+    """Inches that a legend beside the axes needs."""
+    return 3.0 if len(methods) > INSIDE_LEGEND else 0.0
+
+
 def caption(rows: pd.DataFrame) -> str:
     """The protocol line under a figure: N, how settings were chosen, seeds, device, protocol hash."""
 
@@ -124,7 +141,7 @@ def quality_against_training(analysis: Analysis, name: str) -> Figure:
     """
     metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
     fits = {m: f for m, f in analysis.fits(name).items() if f.law is not None} if name in FITTED else {}
-    figure = _figure(6.4, 6.2 if fits else 4.6, caption(rows))
+    figure = _figure(6.4 + _room(methods), 6.2 if fits else 4.6, caption(rows))
     if fits:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     else:
@@ -152,7 +169,7 @@ def quality_against_training(analysis: Analysis, name: str) -> Figure:
     axes.set_xscale("log")
     (below or axes).set_xlabel(TRAINING_AXIS)
     _finish(axes, label=metric.label, log=_is_log(metric, rows))
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     if below is not None:
         below.axhline(0, color="#777777", lw=0.8)
         _finish(below, label="log observed\nover fitted")
@@ -226,7 +243,7 @@ def isoflop(analysis: Analysis, name: str) -> Figure:
 def best_sizes(analysis: Analysis, name: str) -> Figure:
     """Parameters and images of the best size at each budget; filled where a parabola confirms it, hollow for the best run."""
     metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
-    figure = _figure(8.4, 3.9, caption(rows))
+    figure = _figure(8.4 + _room(methods), 3.9, caption(rows))
     left, right = figure.subplots(1, 2)
     best, minima = best_per_budget(rows, metric), analysis.minima(name)
     for method in methods:
@@ -250,7 +267,7 @@ def best_sizes(analysis: Analysis, name: str) -> Figure:
     if best["num_params"].max() < 5 * best["num_params"].min():
         left.set_yscale("linear")
         left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    left.legend(frameon=False, fontsize=8)
+    _legend(right)
     return figure
 
 
@@ -260,7 +277,7 @@ def quality_against_cost(analysis: Analysis, name: str) -> Figure:
     metric, methods = METRICS[name], analysis.methods
     runs = analysis.rows("prompt_accuracy")
     top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
-    figure = _figure(11.5, 3.8, caption(top))
+    figure = _figure(11.5 + _room(methods), 3.8, caption(top))
     for axes, (column, text) in zip(figure.subplots(1, 3, sharey=True), COSTS.items(), strict=True):
         for method in methods:
             drawn, mine = look(method, methods), top[top["method"] == method]
@@ -281,7 +298,7 @@ def quality_against_cost(analysis: Analysis, name: str) -> Figure:
         axes.set_xlabel(text)
         _finish(axes, label="", log=_is_log(metric, top))
     figure.axes[0].set_ylabel(metric.label)
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    _legend(figure.axes[-1])
     return figure
 
 
@@ -302,7 +319,7 @@ def sampler_curves(analysis: Analysis, name: str, axis: str) -> Figure:
     metric, frame = METRICS[name], analysis.frame
     rows = frame[(frame["status"] == "done") & (frame["split"] == "validation") & frame[name].notna()]
     rows = rows[rows["flops_budget"] == rows["flops_budget"].max()]
-    figure = _figure(6.0, 4.2, caption(rows))
+    figure = _figure(6.0 + _room(analysis.methods), 4.2, caption(rows))
     axes = figure.add_subplot()
     keys = ["method", "width", "depth", "seed", axis]
     grouped = rows.dropna(subset=[axis]).groupby(keys)[name]
@@ -312,8 +329,7 @@ def sampler_curves(analysis: Analysis, name: str, axis: str) -> Figure:
         axes.plot(line.index, line.values, color=drawn.color, marker=drawn.marker, ls=drawn.line, label=method)
     axes.set_xlabel(SAMPLER_AXES[axis])
     _finish(axes, label=f"{metric.label},\nvalidation captions", log=_is_log(metric, rows))
-    if axes.has_data():
-        axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return figure
 
 
@@ -325,7 +341,7 @@ def seen_against_held_out(analysis: Analysis) -> Figure:
         "prompt_accuracy_heldout_one": "one object of a held-out pair",
         "prompt_accuracy_heldout_both": "both objects of held-out pairs",
     }
-    figure = _figure(11.0, 4.2, caption(rows))
+    figure = _figure(11.0 + _room(methods), 4.2, caption(rows))
     for axes, (column, text) in zip(figure.subplots(1, 3, sharey=True), levels.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
         for method in methods:
@@ -346,7 +362,7 @@ def seen_against_held_out(analysis: Analysis) -> Figure:
         axes.set_xlabel("exact prompt accuracy, seen pairs")
         _finish(axes)
     figure.axes[0].set_ylabel("exact prompt accuracy, held-out pairs")
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    _legend(figure.axes[-1])
     return figure
 
 
@@ -414,7 +430,7 @@ def averaging(analysis: Analysis) -> Figure:
     methods = analysis.methods
     averaged, raw = analysis.rows("prompt_accuracy"), analysis.rows("prompt_accuracy", ema=False)
     both = averaged.merge(raw[["run_id", "fid"]], on="run_id", suffixes=("", "_raw"))
-    figure = _figure(6.0, 4.0, caption(averaged))
+    figure = _figure(6.0 + _room(methods), 4.0, caption(averaged))
     axes = figure.add_subplot()
     axes.axhline(1, color="#777777", lw=0.8)
     for method in methods:
@@ -425,7 +441,7 @@ def averaging(analysis: Analysis) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel(TRAINING_AXIS)
     _finish(axes, label="FID of raw over averaged weights")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return figure
 
 
