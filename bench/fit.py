@@ -138,9 +138,12 @@ def _damped_newton(
             trial[:, 2 * k] = np.minimum(trial[:, 2 * k], ceiling)
         found = evaluate(trial)
         better = found[2] < loss
+        settled = (np.abs(loss - found[2]) <= 1e-10 * loss) | (damping > 1e10)
         p[better], residual[better], shares[better] = trial[better], found[0][better], found[1][better]
         loss = np.where(better, found[2], loss)
         damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e12)
+        if settled.all():
+            break
     return p, loss
 
 

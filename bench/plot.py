@@ -104,6 +104,11 @@ def _room(methods: Sequence[str]) -> float:
     return 3.0 if len(methods) > INSIDE_LEGEND else 0.0
 
 
+def _measured(rows: pd.DataFrame, columns: dict[str, str]) -> dict[str, str]:
+    """The columns that hold a value."""
+    return {column: text for column, text in columns.items() if rows[column].notna().any()}
+
+
 def caption(rows: pd.DataFrame) -> str:
     """The protocol line under a figure: N, how settings were chosen, seeds, device, protocol hash."""
 
@@ -218,7 +223,9 @@ def isoflop(analysis: Analysis, name: str) -> Figure:
         for index, budget in enumerate(budgets):
             cells = mine[mine["flops_budget"] == budget].groupby("num_params")[name].mean()
             shade = str(0.75 - 0.75 * index / max(1, len(budgets) - 1))
-            axes.plot(cells.index, cells.values, marker=MARKERS[index % 8], color=shade, label=f"{budget:.1e}", ms=5)
+            named = index in np.linspace(0, len(budgets) - 1, min(len(budgets), 8)).round()
+            label = f"{budget:.1e}" if named else None
+            axes.plot(cells.index, cells.values, marker=MARKERS[index % 8], color=shade, label=label, ms=5)
         stars = [m for m in minima[method] if not m.missing]
         axes.plot(
             [m.num_params for m in stars],
@@ -235,7 +242,10 @@ def isoflop(analysis: Analysis, name: str) -> Figure:
         axes.set_xlabel("trainable parameters, millions")
         _finish(axes, label=metric.label if axes is panels[0] else "", log=_is_log(metric, rows))
         sizes = sorted(mine["num_params"].unique())
-        axes.set_xticks(sizes, [f"{size / 1e6:.3g}" for size in sizes])
+        if len(sizes) <= 6:
+            axes.set_xticks(sizes, [f"{size / 1e6:.3g}" for size in sizes])
+        else:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value / 1e6)))
     panels[0].legend(title="FLOPs per run", fontsize=7, title_fontsize=7, frameon=False)
     return figure
 
@@ -278,7 +288,8 @@ def quality_against_cost(analysis: Analysis, name: str) -> Figure:
     runs = analysis.rows("prompt_accuracy")
     top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
     figure = _figure(11.5 + _room(methods), 3.8, caption(top))
-    for axes, (column, text) in zip(figure.subplots(1, 3, sharey=True), COSTS.items(), strict=True):
+    costs = _measured(top, COSTS)
+    for axes, (column, text) in zip(figure.subplots(1, len(costs), sharey=True, squeeze=False)[0], costs.items(), strict=True):
         for method in methods:
             drawn, mine = look(method, methods), top[top["method"] == method]
             axes.errorbar(
@@ -342,7 +353,8 @@ def seen_against_held_out(analysis: Analysis) -> Figure:
         "prompt_accuracy_heldout_both": "both objects of held-out pairs",
     }
     figure = _figure(11.0 + _room(methods), 4.2, caption(rows))
-    for axes, (column, text) in zip(figure.subplots(1, 3, sharey=True), levels.items(), strict=True):
+    levels = _measured(rows, levels)
+    for axes, (column, text) in zip(figure.subplots(1, len(levels), sharey=True, squeeze=False)[0], levels.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
         for method in methods:
             drawn, mine = look(method, methods), rows[rows["method"] == method]
@@ -464,13 +476,17 @@ def all_figures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
             for axis in _varied(analysis):
                 figures[f"{name}-against-{axis}"] = lambda name=name, axis=axis: sampler_curves(analysis, name, axis)  # type: ignore[misc]
     if "prompt_accuracy" in with_rows:
-        for name in ("fid", "prompt_accuracy"):
-            figures[f"{name}-against-sampling-cost"] = lambda name=name: quality_against_cost(analysis, name)  # type: ignore[misc]
-        figures |= {
-            "seen-against-held-out": lambda: seen_against_held_out(analysis),
-            "attributes": lambda: attributes(analysis),
-            "sampling-flops-by-part": lambda: flops_by_part(analysis),
-        }
+        rows = analysis.rows("prompt_accuracy")
+        top = rows[rows["flops_budget"] == rows["flops_budget"].max()]
+        if _measured(top, COSTS):
+            for name in ("fid", "prompt_accuracy"):
+                figures[f"{name}-against-sampling-cost"] = lambda name=name: quality_against_cost(analysis, name)  # type: ignore[misc]
+        if rows["prompt_accuracy_heldout"].notna().any():
+            figures["seen-against-held-out"] = lambda: seen_against_held_out(analysis)
+        if top["prompt_accuracy_count"].notna().any():
+            figures["attributes"] = lambda: attributes(analysis)
+        if _measured(top, PARTS):
+            figures["sampling-flops-by-part"] = lambda: flops_by_part(analysis)
         if len(analysis.rows("prompt_accuracy", ema=False)):
             figures["averaged-against-raw-weights"] = lambda: averaging(analysis)
     return {name.replace("_", "-"): draw for name, draw in figures.items()}

@@ -121,7 +121,8 @@ def synthetic_table(num_runs: int) -> pd.DataFrame:
         row |= {"images_seen": budget / size / 6e3, "split": "test", "tuned_for": "prompt_accuracy fid", "ema": True}
         row |= {"status": "done", "protocol": "synthetic", "num_samples": 5000, "tokenizer": "none@0", "guidance": 1.5}
         row |= {"fid": fid * noise[0], "fid_se": 0.02 * fid, "kid": fid * noise[0] / 100, "kid_se": fid / 5000}
-        row |= {"prompt_accuracy": 1 - failure * noise[1], "prompt_accuracy_se": 0.005}
+        row |= {"prompt_accuracy": 1 - failure * noise[1], "prompt_accuracy_se": 0.005, "flops_per_sample": 1e9 * (index + 1)}
+        row |= {"latency_ms_b1_p50": 10.0 * (index + 1) * noise[0], "images_per_s": 100.0 / noise[1]}
         rows.append(row)
     frame = pd.DataFrame(rows)
     numbers = [name for name in COLUMNS if frame[name].isna().all()]
