@@ -471,8 +471,9 @@ def all_figures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
         figures[f"{name}-against-training-flops"] = lambda name=name: quality_against_training(analysis, name)  # type: ignore[misc]
     for name in ("fid", "prompt_accuracy"):
         if name in with_rows:
-            figures[f"isoflop-{name}"] = lambda name=name: isoflop(analysis, name)  # type: ignore[misc]
-            figures[f"best-sizes-{name}"] = lambda name=name: best_sizes(analysis, name)  # type: ignore[misc]
+            if analysis.rows(name).groupby("method")["num_params"].nunique().max() > 1:
+                figures[f"isoflop-{name}"] = lambda name=name: isoflop(analysis, name)  # type: ignore[misc]
+                figures[f"best-sizes-{name}"] = lambda name=name: best_sizes(analysis, name)  # type: ignore[misc]
             for axis in _varied(analysis):
                 figures[f"{name}-against-{axis}"] = lambda name=name, axis=axis: sampler_curves(analysis, name, axis)  # type: ignore[misc]
     if "prompt_accuracy" in with_rows:
