@@ -6,10 +6,12 @@ size of each method at each budget.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,7 @@ from bench.fit import (
 )
 from bench.results import finished_rows
 
+T = TypeVar("T")
 ORDER = ("diffusion", "next-token", "masked-token", "mar")
 """Built-ins come first, in this order, whichever methods a table holds."""
 
@@ -125,7 +128,14 @@ class Analysis:
     notes: tuple[str, ...] = ()
     """What was left out or is missing, a sentence each."""
     num_draws: int = 1000
-    _fits: dict[str, dict[str, ScalingFit]] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def _keep(self, what: str, name: str, compute: Callable[[], T]) -> T:
+        """A result for a metric, computed at the first call."""
+        if (what, name) not in self._kept:
+            self._kept[what, name] = compute()
+        found: T = self._kept[what, name]
+        return found
 
     @cached_property
     def methods(self) -> list[str]:
@@ -155,39 +165,41 @@ class Analysis:
 
     def fits(self, name: str) -> dict[str, ScalingFit]:
         """A fit, or what is missing for it, of each method."""
-        if name not in self._fits:
-            runs, found = self.best_runs(name), {}
-            for method in self.methods:
-                mine = runs[runs["method"] == method]
-                compute = mine["flops_budget"].to_numpy(float)
-                found[method] = fit_scaling(method, compute, METRICS[name].shortfall(mine), num_draws=self.num_draws)
-            self._fits[name] = found
-        return self._fits[name]
+
+        def fit(mine: pd.DataFrame, method: str) -> ScalingFit:
+            compute = mine["flops_budget"].to_numpy(float)
+            return fit_scaling(method, compute, METRICS[name].shortfall(mine), num_draws=self.num_draws)
+
+        return self._keep("fits", name, lambda: self._by_method(self.best_runs(name), fit))
 
     def surfaces(self, name: str) -> dict[str, SurfaceFit]:
         """A fit over parameters and images of all runs, or what is missing for it, of each method."""
-        rows, found = self.rows(name), {}
-        for method in self.methods:
-            mine = rows[rows["method"] == method]
+
+        def fit(mine: pd.DataFrame, method: str) -> SurfaceFit:
             size, images = (mine[column].to_numpy(float) for column in ("num_params", "images_seen"))
-            found[method] = fit_surface(method, size, images, METRICS[name].shortfall(mine), num_draws=self.num_draws)
-        return found
+            return fit_surface(method, size, images, METRICS[name].shortfall(mine), num_draws=self.num_draws)
+
+        return self._keep("surfaces", name, lambda: self._by_method(self.rows(name), fit))
 
     def minima(self, name: str) -> dict[str, list[IsoFlop]]:
         """The best size of each method at each budget by a parabola, or why there is none."""
-        rows, found = self.rows(name), {}
-        for method in self.methods:
-            mine = rows[rows["method"] == method]
-            found[method] = [
+
+        def fit(mine: pd.DataFrame, method: str) -> list[IsoFlop]:
+            return [
                 isoflop_minimum(budget, cell["num_params"].to_numpy(float), METRICS[name].shortfall(cell))
                 for budget, cell in mine.groupby("flops_budget")
             ]
-        return found
+
+        return self._keep("minima", name, lambda: self._by_method(self.rows(name), fit))
+
+    def _by_method(self, rows: pd.DataFrame, compute: Callable[[pd.DataFrame, str], T]) -> dict[str, T]:
+        return {method: compute(rows[rows["method"] == method], method) for method in self.methods}
 
     def crossings(self, name: str) -> list[Crossing]:
         """Where every two fitted methods meet."""
         fits = [fit for fit in self.fits(name).values() if fit.law is not None]
-        return [crossing(a, b) for index, a in enumerate(fits) for b in fits[index + 1 :]]
+        pairs = itertools.combinations(fits, 2)
+        return self._keep("crossings", name, lambda: [crossing(a, b) for a, b in pairs])
 
     def missing(self) -> str:
         """What keeps this table from scaling exponents; empty when nothing does for at least one method."""
@@ -245,5 +257,5 @@ def leader(cells: dict[str, Array], metric: Metric) -> tuple[str, str | None, In
         return ranked[0], None, None
     lead = difference(cells, ranked[0], ranked[1], ratio=not metric.share)
     if lead is not None and not metric.higher_is_better:
-        lead = Interval(-lead.high, -lead.value, -lead.low)
+        lead = -lead
     return ranked[0], ranked[1], lead

@@ -66,7 +66,7 @@ def _advantage(name: str, which: int) -> Callable[[Analysis, str, str], tuple[In
 def _oriented(found: Interval | None, higher_is_better: bool) -> Interval | None:
     if found is None or higher_is_better:
         return found
-    return Interval(-found.high, -found.value, -found.low)
+    return -found
 
 
 def _said(found: Interval | None, *, ratio: bool) -> str:
@@ -82,20 +82,21 @@ def _catches_up(analysis: Analysis, a: str, b: str) -> tuple[Interval | None, st
     low, top = analysis.budgets[0], analysis.budgets[-1]
     if low == top:
         return None, "there is one budget only"
-    spread = difference(analysis.values("fid", top), a, b, ratio=True)
     first, last = analysis.values("fid", low), analysis.values("fid", top)
     if not {a, b} <= set(first) or not {a, b} <= set(last):
         return None, f"{a} or {b} has no finished run at one of the two budgets"
     ratios = [float(np.log(v[a]).mean() - np.log(v[b]).mean()) for v in (first, last)]
     text = f"FID of {a} over {b}: {_number(math.exp(ratios[0]))} at {low:.1e}, {_number(math.exp(ratios[1]))} at {top:.1e} FLOPs"
+    spread = difference(last, a, b, ratio=True)
     if spread is None:
         return None, text + _said(None, ratio=True)
     seeds = math.sqrt(1 / len(last[a]) + 1 / len(last[b]))
     reach = (spread.high - spread.value) * math.sqrt(1 + (1 / len(first[a]) + 1 / len(first[b])) / seeds**2)
     fall = ratios[0] - ratios[1]
-    shown = Interval(math.exp(fall - reach), math.exp(fall), math.exp(fall + reach))
+    found = Interval(fall - reach, fall, fall + reach)
+    shown = found.map(math.exp)
     text += f", fall by a factor {_number(shown.value)} [{_number(shown.low)}, {_number(shown.high)}]"
-    return Interval(fall - reach, fall, fall + reach), text + " with the seed noise of the top budget at both"
+    return found, text + " with the seed noise of the top budget at both"
 
 
 def _cheaper(column: str, *, exact: bool, more: bool = False) -> Callable[[Analysis, str, str], tuple[Interval | None, str]]:

@@ -70,15 +70,21 @@ class Law:
 
 
 def _log_prediction(p: Array, logs: Array, offset: bool) -> tuple[Array, Array]:
-    """Logarithm of the law (n,) and each term's share (n, K or K + 1), for parameters (P,) and log features (n, K)."""
+    """Logarithm of the law (..., n), shares of its terms (..., n, K or K + 1); parameters (..., P), log features (n, K)."""
     k = logs.shape[1]
-    terms = p[:k] - p[k : 2 * k] * logs
+    terms = p[..., None, :k] - p[..., None, k : 2 * k] * logs
     if offset:
-        terms = np.concatenate([terms, np.full((len(logs), 1), p[2 * k])], axis=1)
-    largest = terms.max(1, keepdims=True)
+        terms = np.concatenate([terms, np.broadcast_to(p[..., None, 2 * k :], (*terms.shape[:-1], 1))], axis=-1)
+    largest = terms.max(-1, keepdims=True)
     powers = np.exp(terms - largest)
-    total = powers.sum(1, keepdims=True)
-    return (largest + np.log(total))[:, 0], powers / total
+    total = powers.sum(-1, keepdims=True)
+    return (largest + np.log(total))[..., 0], powers / total
+
+
+def _huber(residual: Array, delta: float) -> Array:
+    """Huber's loss, element by element."""
+    size = np.abs(residual)
+    return np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
 
 
 def _objective(p: Array, logs: Array, log_y: Array, offset: bool, delta: float, scale: float) -> tuple[float, Array]:
@@ -86,13 +92,11 @@ def _objective(p: Array, logs: Array, log_y: Array, offset: bool, delta: float, 
     k = logs.shape[1]
     prediction, shares = _log_prediction(p, logs, offset)
     residual = prediction - log_y
-    size = np.abs(residual)
-    loss = np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta)).sum()
     slope = np.clip(residual, -delta, delta)[:, None] * shares
     gradient = [slope[:, :k].sum(0), -(slope[:, :k] * logs).sum(0)]
     if offset:
         gradient.append(slope[:, k:].sum(0))
-    return scale * float(loss), scale * np.concatenate(gradient)
+    return scale * float(_huber(residual, delta).sum()), scale * np.concatenate(gradient)
 
 
 def _damped_newton(
@@ -111,16 +115,9 @@ def _damped_newton(
     ceiling = log_y.min(1)
 
     def evaluate(p: Array) -> tuple[Array, Array, Array]:
-        terms = p[:, None, :k] - p[:, None, k : 2 * k] * logs
-        if offset:
-            terms = np.concatenate([terms, np.broadcast_to(p[:, None, 2 * k :], (len(p), len(logs), 1))], axis=2)
-        largest = terms.max(2, keepdims=True)
-        powers = np.exp(terms - largest)
-        total = powers.sum(2, keepdims=True)
-        residual = (largest + np.log(total))[:, :, 0] - log_y
-        size = np.abs(residual)
-        loss = np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta)).sum(1)
-        return residual, powers / total, loss
+        prediction, shares = _log_prediction(p, logs, offset)
+        residual = prediction - log_y
+        return residual, shares, _huber(residual, delta).sum(1)
 
     p = starts.copy()
     residual, shares, loss = evaluate(p)
@@ -211,6 +208,9 @@ class Interval:
         """1 or -1 when the interval lies on one side of 0, else 0."""
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
+    def __neg__(self) -> Interval:
+        return Interval(-self.high, -self.value, -self.low)
+
     def map(self, function: Callable[[float], float]) -> Interval:
         """The interval of an increasing function of the estimate."""
         return Interval(function(self.low), function(self.value), function(self.high))
@@ -291,32 +291,23 @@ def lacking(compute: Array) -> str:
     return f"no exponent: a fit needs {' and '.join(needs)}" if needs else ""
 
 
-def fit_scaling(
-    method: str, compute: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS, check: bool = True
-) -> ScalingFit:
+def fit_scaling(method: str, compute: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS) -> ScalingFit:
     """Fit both forms to a method's runs (n,) on its per-budget best size, and bootstrap the one with an offset over runs.
 
     A draw adds to each budget's mean logarithm a resampled deviation between seeds, from all budgets together and scaled by
     sqrt(m / (m - 1)) for m seeds, so that few seeds do not look like little noise (Davison & Hinkley 1997, section 3.2); it
     then refits from the optimum. Simulated coverage of the 95 % intervals: tests/test_fit.py.
-
-    Args:
-        check: refuse an exponent when budgets, decades or seeds are too few.
     """
     compute, values = np.asarray(compute, dtype=np.float64), np.asarray(values, dtype=np.float64)
     usable = np.isfinite(values) & (values > 0)
     compute, values = compute[usable], values[usable]
     missing = lacking(compute)
-    if not missing and len(values) < 4:
-        missing = "no exponent: fewer than 4 usable runs"
-    if missing and (check or len(values) < 4):
+    if missing:
         return ScalingFit(method=method, missing=missing)
     noise = seed_noise(compute, np.log(values))
-    delta = max(HUBER_DELTA, HUBER_EFFICIENT * noise) if math.isfinite(noise) else HUBER_DELTA
+    delta = _delta(noise)
     law, pure = (fit_law([compute], values, offset=offset, delta=delta) for offset in (True, False))
-    means, deviations = _cells(compute, np.log(values))
-    drawn = np.random.default_rng(seed).choice(deviations, (num_draws, len(values)))
-    drawn = np.exp(means + drawn)
+    drawn = _resampled(compute, values, seed, num_draws)
     prefers_offset = _information(law, compute, values) < _information(pure, compute, values)
     return ScalingFit(
         method=method,
@@ -376,12 +367,22 @@ def fit_surface(
             missing=f"no surface: a fit needs {MIN_SIZES} sizes, {MIN_SIZES**2} cells and {MIN_SEEDS} seeds each; {found}",
         )
     cell = cells[1].astype(float)
-    noise = seed_noise(cell, np.log(values))
-    delta = max(HUBER_DELTA, HUBER_EFFICIENT * noise)
+    delta = _delta(seed_noise(cell, np.log(values)))
     law = fit_law([num_params, images], values, offset=True, delta=delta)
-    means, deviations = _cells(cell, np.log(values))
-    drawn = np.exp(means + np.random.default_rng(seed).choice(deviations, (num_draws, len(values))))
+    drawn = _resampled(cell, values, seed, num_draws)
     return SurfaceFit(method=method, law=law, draws=refit(law, [num_params, images], drawn, delta))
+
+
+def _delta(noise: float) -> float:
+    """Huber's threshold for a standard deviation between seeds."""
+    return max(HUBER_DELTA, HUBER_EFFICIENT * noise)
+
+
+def _resampled(cells: Array, values: Array, seed: int, num_draws: int) -> Array:
+    """Bootstrap data sets (R, n): each cell's mean logarithm and a resampled deviation between seeds."""
+    means, deviations = _cells(cells, np.log(values))
+    drawn = np.random.default_rng(seed).choice(deviations, (num_draws, len(values)))
+    return np.asarray(np.exp(means + drawn))
 
 
 def _cells(compute: Array, log_values: Array) -> tuple[Array, Array]:

@@ -119,3 +119,13 @@ def check_sampling(steps: int | None, temperature: float, max_steps: int | None 
         raise ValueError(f"steps must be {allowed}, not {steps}")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse an option that is not one of a few words.
+
+    Raises:
+        ValueError: naming the option and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(repr(a) for a in allowed)}, not {value!r}")

@@ -89,11 +89,12 @@ def _finish(axes: Axes, *, label: str = "", log: bool = False) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, *, beside: bool = False) -> None:
     """Inside where there are few methods, beside the axes where it would hide the data."""
-    if not axes.get_legend_handles_labels()[0]:
+    entries = len(axes.get_legend_handles_labels()[0])
+    if not entries:
         return
-    if len(axes.get_legend_handles_labels()[0]) > INSIDE_LEGEND:
+    if beside or entries > INSIDE_LEGEND:
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
         axes.legend(frameon=False, fontsize=8)
@@ -102,6 +103,11 @@ def _legend(axes: Axes) -> None:
 def _room(methods: Sequence[str]) -> float:
     """Inches that a legend beside the axes needs."""
     return 3.0 if len(methods) > INSIDE_LEGEND else 0.0
+
+
+def _top(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the top budget."""
+    return rows[rows["flops_budget"] == rows["flops_budget"].max()]
 
 
 def _measured(rows: pd.DataFrame, columns: dict[str, str]) -> dict[str, str]:
@@ -286,7 +292,7 @@ def quality_against_cost(analysis: Analysis, name: str) -> Figure:
     no other beats on both axes."""
     metric, methods = METRICS[name], analysis.methods
     runs = analysis.rows("prompt_accuracy")
-    top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
+    top = _top(runs)
     figure = _figure(11.5 + _room(methods), 3.8, caption(top))
     costs = _measured(top, COSTS)
     for axes, (column, text) in zip(figure.subplots(1, len(costs), sharey=True, squeeze=False)[0], costs.items(), strict=True):
@@ -329,7 +335,7 @@ def sampler_curves(analysis: Analysis, name: str, axis: str) -> Figure:
     """Validation metric of the top-budget runs against one option of the sampler, at the best of the other options tried."""
     metric, frame = METRICS[name], analysis.frame
     rows = frame[(frame["status"] == "done") & (frame["split"] == "validation") & frame[name].notna()]
-    rows = rows[rows["flops_budget"] == rows["flops_budget"].max()]
+    rows = _top(rows)
     figure = _figure(6.0 + _room(analysis.methods), 4.2, caption(rows))
     axes = figure.add_subplot()
     keys = ["method", "width", "depth", "seed", axis]
@@ -381,7 +387,7 @@ def seen_against_held_out(analysis: Analysis) -> Figure:
 def attributes(analysis: Analysis) -> Figure:
     """Each attribute's share at the top budget, their product (what independent errors would give), and the joint accuracy."""
     runs, methods = analysis.best_runs("prompt_accuracy"), analysis.methods
-    top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
+    top = _top(runs)
     columns = [f"prompt_accuracy_{name}" for name in ATTRIBUTES]
     figure = _figure(9.5, 3.9, caption(top))
     axes = figure.add_subplot()
@@ -410,14 +416,14 @@ def attributes(analysis: Analysis) -> Figure:
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.02)
     _finish(axes, label="share of images (count, relation, joint)\nor of named objects")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend(axes, beside=True)
     return figure
 
 
 def flops_by_part(analysis: Analysis) -> Figure:
     """FLOPs of one sampled image at the top budget and the setting chosen for accuracy, stacked by part."""
     runs, methods = analysis.best_runs("prompt_accuracy"), analysis.methods
-    top = runs[runs["flops_budget"] == runs["flops_budget"].max()]
+    top = _top(runs)
     means = top.groupby("method")[list(PARTS)].mean().reindex(methods)
     figure = _figure(7.0, 1.6 + 0.45 * len(methods), caption(top))
     axes = figure.add_subplot()
@@ -433,7 +439,7 @@ def flops_by_part(analysis: Analysis) -> Figure:
     axes.set_xlabel("FLOPs per image, guidance included")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     _finish(axes)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend(axes, beside=True)
     return figure
 
 
@@ -478,7 +484,7 @@ def all_figures(analysis: Analysis) -> dict[str, Callable[[], Figure]]:
                 figures[f"{name}-against-{axis}"] = lambda name=name, axis=axis: sampler_curves(analysis, name, axis)  # type: ignore[misc]
     if "prompt_accuracy" in with_rows:
         rows = analysis.rows("prompt_accuracy")
-        top = rows[rows["flops_budget"] == rows["flops_budget"].max()]
+        top = _top(rows)
         if _measured(top, COSTS):
             for name in ("fid", "prompt_accuracy"):
                 figures[f"{name}-against-sampling-cost"] = lambda name=name: quality_against_cost(analysis, name)  # type: ignore[misc]

@@ -5,6 +5,9 @@ Each finding is one sentence. It checks the contract, not the quality of the ima
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -45,18 +48,29 @@ def build(cls: type[Paradigm], **options: object) -> Paradigm:
     return cls(BACKBONE, SPACES[cls.reads], CONDITIONS, **options)
 
 
-def learn(paradigm: Paradigm, tokens: Tensor, condition: Condition, steps: int = LEARNING_STEPS) -> tuple[float, float]:
-    """Mean loss over the first and the last tenth of `steps` Adam steps on one batch, its last condition hidden."""
-    condition = condition.dropped(torch.arange(len(condition)) == len(condition) - 1)
-    optimizer = torch.optim.Adam(paradigm.parameters(), lr=3e-3)
+def descend(
+    paradigm: Paradigm, batch: Callable[[int], tuple[Tensor, Condition]], steps: int, *, rate: float, clip: float = math.inf
+) -> list[float]:
+    """Mean loss before each of `steps` seeded Adam steps on `batch(step)`, gradients clipped to a norm."""
+    optimizer = torch.optim.Adam(paradigm.parameters(), lr=rate)
     losses = []
     for step in range(steps):
+        tokens, condition = batch(step)
         torch.manual_seed(step)
         loss = paradigm.loss(tokens, condition)[0].mean()
         optimizer.zero_grad()
         loss.backward()
+        if math.isfinite(clip):
+            torch.nn.utils.clip_grad_norm_(paradigm.parameters(), clip)
         optimizer.step()
         losses.append(float(loss.detach()))
+    return losses
+
+
+def learn(paradigm: Paradigm, tokens: Tensor, condition: Condition, steps: int = LEARNING_STEPS) -> tuple[float, float]:
+    """Mean loss over the first and the last tenth of `steps` Adam steps on one batch, its last condition hidden."""
+    condition = condition.dropped(torch.arange(len(condition)) == len(condition) - 1)
+    losses = descend(paradigm, lambda step: (tokens, condition), steps, rate=3e-3)
     tenth = max(1, steps // 10)
     return sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
 
@@ -126,17 +140,8 @@ def _check_counting(cls: type[Paradigm], options: dict[str, object], tokens: Ten
 
 def _leaks(paradigm: Paradigm) -> bool:
     """Whether the loss on tokens drawn anew for every step falls further than any honest one can."""
-    optimizer = torch.optim.Adam(paradigm.parameters(), lr=1e-2)
-    losses = []
-    for step in range(LEAK_STEPS):
-        tokens, condition = example_batch(paradigm.space, LEAK_BATCH, seed=1_000 + step)
-        torch.manual_seed(step)
-        loss = paradigm.loss(tokens, condition)[0].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(paradigm.parameters(), 1.0)
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    fresh = lambda step: example_batch(paradigm.space, LEAK_BATCH, seed=1_000 + step)  # noqa: E731
+    losses = descend(paradigm, fresh, LEAK_STEPS, rate=1e-2, clip=1.0)
     first, last = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
     return last < LEAK_SHARE * first and last < LEAK_LEVEL[paradigm.reads]
 

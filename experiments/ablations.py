@@ -5,19 +5,15 @@ diffusion steps, temperature and autoregressive steps around one base setting; o
 setting is a validation row of the table. Learning rates: experiments/ablations_learning_rates.py.
 """
 
-from bench.config import Evaluation, Experiment, Method, Recipe, Setting, Size, grid
+import runpy
+from dataclasses import replace
+from pathlib import Path
 
+from bench.config import Experiment, Method, Setting, grid
+
+DEFAULT = runpy.run_path(str(Path(__file__).parent / "shapes.py"))
 BASE = {"steps": 8, "guidance": 1.5, "temperature": 0.5}
-HEAD = {
-    "depth": 2,
-    "steps": 25,
-    "time_features": 64,
-    "prediction": "velocity",
-    "noise_shift": 4.0,
-    "multiplier": 1,
-    "condition_at_input": True,
-}
-"""As in experiments/shapes.py, but for its width."""
+HEAD = DEFAULT["MAR_OPTIONS"]["head_options"]
 SETTINGS = (
     Setting(**BASE),
     *(Setting(**{**BASE, "steps": steps}) for steps in (1, 2, 4, 16)),
@@ -52,10 +48,10 @@ EXPERIMENT = Experiment(
             settings=grid(steps=(4, 8, 16), guidance=(1.5,), temperature=(1.0, 0.6), options=({}, {"order": "random"})),
         ),
     ),
-    sizes=(Size(width=64, depth=4, num_heads=2),),
+    sizes=DEFAULT["SIZES"][:1],
     budget=8e11,
     rungs=(1.0,),
     num_seeds=((3,),),
-    recipe=Recipe(batch_size=32, precision="fp32"),
-    evaluation=Evaluation(num_samples=572, num_held_out=256, num_validation=340, throughput_batches=(64,)),
+    recipe=DEFAULT["RECIPE"],
+    evaluation=replace(DEFAULT["EVALUATION"], num_validation=340),
 )

@@ -5,21 +5,15 @@ Gaussian mixture (GIVT). Codes and latents come from twin autoencoders on one gr
 schedule too; here they do not. Learning rates: experiments/mar_table1_learning_rates.py.
 """
 
-from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
+import runpy
+from pathlib import Path
 
-GUIDANCE = (1.0, 1.5, 2.5)
+from bench.config import Experiment, Method, grid
+
+DEFAULT = runpy.run_path(str(Path(__file__).parent / "shapes.py"))
+GUIDANCE = DEFAULT["GUIDANCE"]
 NUM_TOKENS = 16
-DIFFUSION_HEAD = {
-    "width": 64,
-    "depth": 2,
-    "steps": 25,
-    "time_features": 64,
-    "prediction": "velocity",
-    "noise_shift": 4.0,
-    "multiplier": 1,
-    "condition_at_input": True,
-}
-"""As in experiments/shapes.py."""
+DIFFUSION_HEAD = DEFAULT["MAR_OPTIONS"]["head_options"]
 CODES_TEMPERATURES, LATENTS_TEMPERATURES = (1.0, 0.6), (0.6, 0.3)
 
 
@@ -67,10 +61,10 @@ EXPERIMENT = Experiment(
     name="mar-table1",
     world="shapes32",
     methods=METHODS,
-    sizes=(Size(width=64, depth=4, num_heads=2),),
+    sizes=DEFAULT["SIZES"][:1],
     budget=8e11,
     rungs=(1.0,),
     num_seeds=((3,),),
-    recipe=Recipe(batch_size=32, precision="fp32"),
-    evaluation=Evaluation(num_samples=572, num_held_out=256, num_validation=170, throughput_batches=(64,)),
+    recipe=DEFAULT["RECIPE"],
+    evaluation=DEFAULT["EVALUATION"],
 )

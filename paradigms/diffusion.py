@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from bench.backbone import BackboneConfig, linear, table
-from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
+from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import TimeEmbedding, token_embedding
-from paradigms.gaussian_diffusion import NUM_TRAIN_STEPS, GaussianDiffusion, Schedule, check_choice, respaced_steps
+from paradigms.gaussian_diffusion import NUM_TRAIN_STEPS, GaussianDiffusion, Schedule, respaced_steps
 
 SAMPLERS = {"flow": ("euler", "heun"), "ddpm": ("ancestral",)}
 

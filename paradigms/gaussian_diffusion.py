@@ -17,21 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bench.paradigm import check_choice
+
 NUM_TRAIN_STEPS = 1000
 """Ho et al. 2020, section 4; Li et al. 2024, section 4."""
 Schedule = Literal["cosine", "linear"]
 Prediction = Literal["noise", "velocity"]
 Predict = Callable[[Tensor, Tensor], Tensor]
-
-
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuse an option that is not one of a few words.
-
-    Raises:
-        ValueError: naming the option and what is allowed.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(repr(a) for a in allowed)}, not {value!r}")
 
 
 def signal_share(schedule: Schedule, noise_shift: float = 1.0) -> Tensor:

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone import BackboneConfig, linear, table
-from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
+from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import token_embedding
-from paradigms.gaussian_diffusion import check_choice
 from paradigms.heads import make_head
 from paradigms.orders import cosine_schedule, put, random_orders, take
 

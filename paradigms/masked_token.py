@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from bench.backbone import BackboneConfig, table
-from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
+from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import token_embedding
-from paradigms.gaussian_diffusion import check_choice
 from paradigms.heads import CrossEntropy
 from paradigms.orders import cosine_schedule
 from paradigms.sampling import gumbel

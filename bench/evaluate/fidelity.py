@@ -155,11 +155,12 @@ def measure(
         )
     generated, real = features(clip, images), reference.features
     fid = float(found["frechet_inception_distance"])
-    fid_se = jackknife(lambda rows: frechet_distance(generated[rows], real), np.arange(len(generated)) % JACKKNIFE_BLOCKS)[1]
-    fid_unbiased = math.nan
-    groups = np.arange(len(generated)) % JACKKNIFE_BLOCKS if replicates is None else replicates
-    if len(np.unique(groups)) > 1 and np.bincount(groups).max() < len(generated) - FEATURE_DIM:
-        fid_unbiased = jackknife(lambda rows: frechet_distance(generated[rows], real), groups)[0]
+    distance = lambda rows: frechet_distance(generated[rows], real)  # noqa: E731
+    blocks = np.arange(len(generated)) % JACKKNIFE_BLOCKS
+    passes = blocks if replicates is None else replicates
+    fid_se, fid_unbiased = jackknife(distance, blocks)[1], math.nan
+    if len(np.unique(passes)) > 1 and np.bincount(passes).max() < len(generated) - FEATURE_DIM:
+        fid_unbiased = jackknife(distance, passes)[0]
     kid, kid_se = kernel_distance(generated, real, reference.within)
     density, coverage = density_and_coverage(generated, real, reference.radius)
     return Fidelity(
