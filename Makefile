@@ -15,12 +15,14 @@ BUDGET ?=
 EXPERIMENT ?= experiments/shapes.py
 RESULTS ?=
 PARADIGMS ?=
+DATA ?=
+DOWNLOAD ?=
 LAUNCHER ?= local
 MAX_HOURS ?= 1
 # empty means unset, so that a variable given as BUDGET= on the command line is reported and not ignored
 given = $(if $(filter-out file default undefined,$(origin $(1))),$(2)='$($(1))',$(if $($(1)),$(2)='$($(1))'))
 PLAN_OPTIONS = --experiment='$(EXPERIMENT)' $(call given,BUDGET,--budget) $(if $(RESULTS),--results='$(RESULTS)') \
-	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)')
+	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)') $(if $(DATA),--data='$(DATA)') $(if $(DOWNLOAD),--download)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep plan report test lint bench prepare clean
@@ -39,7 +41,7 @@ $(VENV)/.ready: requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-sweep: $(READY)  ## train, evaluate and draw: BUDGET=1e20 EXPERIMENT= RESULTS= PARADIGMS= MAX_HOURS=1; repeat to resume
+sweep: $(READY)  ## train, evaluate, draw: BUDGET=1e20 EXPERIMENT= DATA= DOWNLOAD=1 RESULTS= PARADIGMS= MAX_HOURS=1; repeat to resume
 	@$(BENCH) sweep $(PLAN_OPTIONS) --launcher='$(LAUNCHER)' --max-hours='$(MAX_HOURS)'
 
 plan: $(READY)  ## count every run and estimate its hours; train nothing

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bench.weights_files import forbid_downloads
+
 DEFAULT_EXPERIMENT = "shapes"
 
 
@@ -21,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one stage; a user's error is one line on standard error and exit status 2."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    if not getattr(options, "download", False):
+        forbid_downloads()
     try:
         return int(options.stage(options) or 0)
     except (UserError, ValueError) as error:
@@ -63,6 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--results", type=Path, help="results folder (default: results/NAME-BUDGET)")
         sub.add_argument("--paradigms", help="comma-separated methods of the experiment to keep")
+        sub.add_argument("--data", help="where the experiment's images lie: a folder, a pattern of shards, or a hub name")
+        sub.add_argument("--download", action="store_true", help="let missing data and networks be fetched from the network")
         sub.add_argument("--json", action="store_true", help="print the plan as JSON lines instead of a table")
     sub.add_argument("--max-hours", type=float, default=1.0, help="refuse sweeps estimated above this many hours (default: 1)")
     sub.add_argument("--launcher", choices=["local"], default="local", help="where runs train (default: local processes)")
@@ -90,24 +96,29 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--folder", type=Path, default=Path(), help="where to write it (default: here)")
     sub = add("sample", sample, "write a PNG grid of samples for a caption from a trained run")
     sub.add_argument("run", type=Path, help="folder of the run: results/NAME/runs/RUN_ID")
-    sub.add_argument("caption")
+    sub.add_argument("caption", help="a caption, or the name or number of a class")
     sub.add_argument("--num", type=int, default=8, help="images (default: 8)")
     sub.add_argument("--guidance", type=float, default=2.0, help="guidance scale (default: 2)")
     sub.add_argument("--temperature", type=float, help="sampling temperature (default: the method's first setting)")
     sub.add_argument("--steps", type=int, help="sampler steps (default: the method's first setting)")
     sub.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
     sub.add_argument("--out", type=Path, default=Path("samples.png"), help="file to write (default: samples.png)")
-    sub = add("prepare", prepare, "train the instrument's own autoencoders and CLIP, and measure them")
-    sub.add_argument("world", nargs="?", default="shapes32")
+    sub = add("prepare", prepare, "train the suite's own autoencoders and judges for a data set, and measure them")
+    sub.add_argument("world", nargs="?", default="shapes32", help="procedural world (default: shapes32)")
+    sub.add_argument("--experiment", help="experiment on images whose data is prepared instead of a procedural world")
+    sub.add_argument("--data", help="where the experiment's images lie")
+    sub.add_argument("--download", action="store_true", help="let missing data be fetched from the network")
     sub.add_argument("--part", action="append", help="only this part; may be repeated")
     sub.add_argument("--measure", action="store_true", help="train nothing; only write the card of measured quality")
     add("doctor", doctor, "versions, devices, weights and free disk")
     return parser
 
 
-def load_experiment(name: str) -> Any:
-    """The EXPERIMENT of a file, or of experiments/NAME.py below the current folder or beside the package."""
-    from bench.config import Experiment
+def load_experiment(name: str, data: str | None = None) -> Any:
+    """The EXPERIMENT of a file, or of experiments/NAME.py here or beside the package, with its images at `data`."""
+    from dataclasses import replace
+
+    from bench.config import Experiment, ImageData
     from bench.registry import nearest
 
     package = Path(__file__).parent
@@ -123,14 +134,18 @@ def load_experiment(name: str) -> Any:
         raise UserError(f"experiment {path} raises {type(error).__name__}: {error}; fix the file") from error
     if not isinstance(found, Experiment):
         raise UserError(f"experiment {path} has no variable EXPERIMENT of type bench.config.Experiment")
-    return found
+    if data is None:
+        return found
+    if not isinstance(found.data, ImageData):
+        raise UserError(f"experiment {path} renders its images; --data is for experiments on images")
+    return replace(found, data=replace(found.data, path=data))
 
 
 def make(options: argparse.Namespace) -> tuple[Any, Any]:
     """The plan that the options ask for, and its results folder."""
     from bench.config import parse_budget
 
-    experiment = load_experiment(options.experiment)
+    experiment = load_experiment(options.experiment, options.data)
     budget = parse_budget(options.budget) if options.budget is not None else round(experiment.budget)
     if options.paradigms:
         experiment = experiment.select([name.strip() for name in options.paradigms.split(",")])
@@ -138,15 +153,16 @@ def make(options: argparse.Namespace) -> tuple[Any, Any]:
 
     for method in experiment.methods:
         check_name(method.paradigm)
-    from bench.instrument import Instrument
+    from bench.instrument import open_instrument
     from bench.plan import make_plan
     from bench.results import Results
 
     root = options.results or Path("results") / f"{experiment.name}-{budget:.1e}".replace("e+", "e").replace(".0e", "e")
-    return make_plan(experiment, budget, Instrument(experiment.world)), Results(root)
+    return make_plan(experiment, budget, open_instrument(experiment.data)), Results(root)
 
 
 def print_plan(made: Any, as_json: bool) -> None:
+    from bench.data.cache import format_bytes
     from bench.plan import format_hours
 
     frame = made.frame
@@ -170,6 +186,7 @@ def print_plan(made: Any, as_json: bool) -> None:
         f"of training on this machine ({machine.device}, {machine.num_workers} at a time, {machine.num_threads} threads each), "
         "evaluation apart"
     )
+    print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -177,7 +194,11 @@ def plan(options: argparse.Namespace) -> None:
     print_plan(made, options.json)
     from bench.results import save_frame
 
-    results.claim(made.identity())
+    if made.missing_tokenizers:
+        results.root.mkdir(parents=True, exist_ok=True)
+        print(f"weights not on this machine yet: {', '.join(made.missing_tokenizers)}; the sweep needs them", file=sys.stderr)
+    else:
+        results.claim(made.identity())
     save_frame(made.frame, results.plan)
     print(f"written to {results.plan}", file=sys.stderr)
 
@@ -278,38 +299,47 @@ def new(options: argparse.Namespace) -> None:
 def sample(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    import torch
-
     from bench.evaluate.run import save_grid
     from bench.stored import load_sampler
 
     if options.num < 1:
         raise UserError(f"--num must be at least 1, not {options.num}")
     sampler, instrument = load_sampler(options.run)
-    words = torch.from_numpy(instrument.world.tokenize(options.caption))
+    words = instrument.read_condition(options.caption)
     given = {"guidance": options.guidance, "temperature": options.temperature, "steps": options.steps}
     setting = replace(sampler.method.settings[0], **{name: value for name, value in given.items() if value is not None})
-    images = sampler.images(words.expand(options.num, -1), setting, options.seed)
+    images = sampler.images(words.repeat(options.num, *[1] * (words.ndim - 1)), setting, options.seed)
     save_grid(images, options.out)
     print(options.out)
 
 
 def prepare(options: argparse.Namespace) -> None:
     from bench.card import write_card
-    from bench.instrument import Instrument
+    from bench.config import ImageData
+    from bench.instrument import open_instrument
+    from bench.instrument.images import ImageInstrument
+    from bench.instrument.procedural import ProceduralInstrument
     from bench.prepare import PARTS, Recipe, train_parts
     from bench.progress import Display
+    from bench.registry import nearest
 
-    instrument, display = Instrument(options.world), Display()
-    parts = tuple(options.part or PARTS)
-    unknown = [part for part in parts if part not in PARTS]
+    data: str | ImageData = options.world
+    if options.experiment:
+        data = load_experiment(options.experiment, options.data).data
+    instrument, display, recipe = open_instrument(data), Display(), Recipe()
+    known = instrument.parts if isinstance(instrument, ImageInstrument) else PARTS
+    parts = tuple(options.part or known)
+    unknown = [part for part in parts if part not in known]
     if unknown:
-        raise UserError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
-    recipe = Recipe()
+        raise UserError(f"unknown part {unknown[0]!r}; {nearest(unknown[0], list(known))}")
     if not options.measure:
         train_parts(instrument, recipe, parts, display)
-    if all((instrument.folder / f"{part}.safetensors").exists() for part in PARTS):
+    if isinstance(instrument, ProceduralInstrument) and all(instrument.hash(part) for part in PARTS):
         print(write_card(instrument, recipe, display))
+    if isinstance(instrument, ImageInstrument):
+        from bench.card import write_image_card
+
+        print(write_image_card(instrument, recipe, display))
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -338,12 +368,12 @@ def doctor(options: argparse.Namespace) -> int:
     import torch
 
     print(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none, runs train on CPU'}")
-    from bench.instrument import WORLDS, Instrument
+    from bench.instrument.procedural import WORLDS, ProceduralInstrument
     from bench.prepare import PARTS
 
     for world in WORLDS:
         for part in PARTS:
-            found = Instrument(world).hash(part)
+            found = ProceduralInstrument(world).hash(part)
             print(f"weights {world} {part}: {found or f'missing; `paradigm-bench prepare {world} --part {part}` makes them'}")
     print(f"free disk here: {shutil.disk_usage('.').free / 2**30:.1f} GiB")
     return 0

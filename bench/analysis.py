@@ -1,7 +1,7 @@
 """From a results table to numbers: who leads, scaling fits, best sizes, crossings. No files, no figures.
 
-Every comparison uses the test rows of averaged weights at the setting that validation captions chose for the metric, and the best
-size of each method at each budget.
+Every comparison uses the test rows of averaged weights at the setting that validation conditions chose for the metric, and the
+best size of each method at each budget.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -69,30 +69,50 @@ class Metric:
 METRICS = {
     metric.column: metric
     for metric in (
-        Metric(column="fid", label="FID, suite's CLIP features", higher_is_better=False, tuned_for="fid"),
-        Metric(column="kid", label="KID, suite's CLIP features", higher_is_better=False, tuned_for="fid"),
+        Metric(column="fid", label="FID", higher_is_better=False, tuned_for="fid"),
+        Metric(column="kid", label="KID", higher_is_better=False, tuned_for="fid"),
         Metric(
             column="prompt_accuracy",
-            label="exact prompt accuracy, unseen captions",
+            label="prompt accuracy",
             higher_is_better=True,
             tuned_for="prompt_accuracy",
             share=True,
         ),
         Metric(
             column="prompt_accuracy_heldout",
-            label="exact prompt accuracy, held-out pairs",
+            label="prompt accuracy, held-out pairs",
             higher_is_better=True,
             tuned_for="prompt_accuracy",
             share=True,
         ),
         Metric(
             column="clip_score",
-            label="CLIP score (cosine, suite's CLIP)",
+            label="CLIP score (cosine)",
             higher_is_better=True,
             tuned_for="prompt_accuracy",
         ),
+        Metric(column="fd_dinov2", label="Frechet distance", higher_is_better=False, tuned_for="fid"),
     )
 }
+JUDGES = {
+    "fid": "fid_network",
+    "kid": "fid_network",
+    "prompt_accuracy": "prompt_judge",
+    "prompt_accuracy_heldout": "prompt_judge",
+    "clip_score": "clip_checkpoint",
+    "fd_dinov2": "dinov2_network",
+}
+"""The column that names what a metric was measured with."""
+
+
+def judge_text(name: str) -> str:
+    """What measured a metric, for an axis: its name without the hash of its weights."""
+    for start, text in (("shapes-clip", "suite's CLIP"), ("inception-v3", "Inception-v3"), ("exact verifier", "exact verifier")):
+        if name.startswith(start):
+            return text
+    return "suite's classifier" if "-classifier-" in name else name.split("@")[0].split(",")[0]
+
+
 FITTED = ("fid", "kid", "prompt_accuracy")
 
 
@@ -136,6 +156,12 @@ class Analysis:
             self._kept[what, name] = compute()
         found: T = self._kept[what, name]
         return found
+
+    def metric(self, name: str) -> Metric:
+        """A metric whose label names what measured it in this table."""
+        judges = sorted({judge_text(str(judge)) for judge in self.rows(name)[JUDGES[name]].dropna()})
+        metric = METRICS[name]
+        return replace(metric, label=f"{metric.label}, {' and '.join(judges)}") if judges else metric
 
     @cached_property
     def methods(self) -> list[str]:
@@ -225,8 +251,9 @@ def analyse(frame: pd.DataFrame, num_draws: int = 1000) -> Analysis:
         notes.append(f"{failed} runs failed; the run table gives their errors")
     rows = finished_rows(frame)
     for name in ("fid", "prompt_accuracy"):
-        blank = int((~np.isfinite(finished_rows(frame, METRICS[name].tuned_for)[name].astype(float))).sum())
-        if blank:
+        empty = ~np.isfinite(finished_rows(frame, METRICS[name].tuned_for)[name].astype(float))
+        blank = int(empty.sum())
+        if blank and not empty.all():
             notes.append(f"{blank} finished runs have no {name} and are missing from its figures")
     if rows.empty:
         notes.append("no finished run on test captions; there is nothing to compare yet")

@@ -15,9 +15,10 @@ from torch import Tensor
 from bench.data.render import coverage, render, render_captions, render_split
 from bench.data.shapes import SPLITS, Scenes, ShapesWorld
 from bench.evaluate.clip import canonical_tokens
-from bench.evaluate.fidelity import features, frechet_distance
+from bench.evaluate.fidelity import frechet_distance
 from bench.evaluate.prompts import verify
-from bench.instrument import Instrument
+from bench.instrument.images import CLASSIFIER, ImageInstrument
+from bench.instrument.procedural import ProceduralInstrument
 from bench.prepare import PARTS, Recipe
 from bench.progress import Display
 from bench.results import write_text
@@ -26,7 +27,7 @@ NUM_IMAGES = 10_000
 NUM_AUTOENCODER_IMAGES = 5_000
 
 
-def write_card(instrument: Instrument, recipe: Recipe, display: Display) -> Path:
+def write_card(instrument: ProceduralInstrument, recipe: Recipe, display: Display) -> Path:
     """Measure everything and write card.json; returns its path."""
     world = instrument.world
     display.say("measuring the verifier, the autoencoders and CLIP")
@@ -62,7 +63,7 @@ def measure_verifier(world: ShapesWorld, num: int) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def measure_probe(instrument: Instrument, num: int) -> dict[str, Any]:
+def measure_probe(instrument: ProceduralInstrument, num: int) -> dict[str, Any]:
     """How often probe and verifier agree: on clean renders with their caption and with one wrong word, on broken shapes."""
     world, probe = instrument.world, instrument.probe
 
@@ -152,7 +153,7 @@ BREAKERS: dict[str, Callable[[ShapesWorld, Scenes], np.ndarray]] = {
 
 
 @torch.inference_mode()
-def measure_autoencoder(instrument: Instrument, part: str) -> dict[str, Any]:
+def measure_autoencoder(instrument: ProceduralInstrument, part: str) -> dict[str, Any]:
     """Verifier accuracy, error and FID of reconstructions of test and held-out renders."""
     world, model = instrument.world, instrument.tokenizer(part)
     found: dict[str, Any] = {"num_images_each": NUM_AUTOENCODER_IMAGES, "num_params": sum(p.numel() for p in model.parameters())}
@@ -167,9 +168,9 @@ def measure_autoencoder(instrument: Instrument, part: str) -> dict[str, Any]:
             other = torch.from_numpy(
                 render_captions(world, world.caption_ids("test", np.arange(NUM_AUTOENCODER_IMAGES)), "test", 10**6)
             )
-            seen = features(instrument.clip, other)
-            found["fid_reconstructions"] = frechet_distance(features(instrument.clip, rebuilt), seen)
-            found["fid_floor"] = frechet_distance(features(instrument.clip, real), seen)
+            seen = instrument.features.features(other)
+            found["fid_reconstructions"] = frechet_distance(instrument.features.features(rebuilt), seen)
+            found["fid_floor"] = frechet_distance(instrument.features.features(real), seen)
             if model.discrete:
                 found["codes_used"] = len(torch.unique(torch.cat([model.encode(chunk) for chunk in real.split(500)])))
                 found["codes"] = model.space.vocabulary
@@ -177,7 +178,7 @@ def measure_autoencoder(instrument: Instrument, part: str) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def measure_clip(instrument: Instrument) -> dict[str, Any]:
+def measure_clip(instrument: ProceduralInstrument) -> dict[str, Any]:
     """How often the true caption beats one with a single wrong word, by word kind; retrieval among 100 captions."""
     world, clip = instrument.world, instrument.clip
     tokens = torch.from_numpy(world.caption_tokens)
@@ -207,4 +208,40 @@ def measure_clip(instrument: Instrument) -> dict[str, Any]:
         found[f"{split}_retrieval_at_1_of_{len(distinct)}"] = float(
             (scores.argmax(1) == torch.arange(len(distinct))).float().mean()
         )
+    return found
+
+
+def write_image_card(instrument: ImageInstrument, recipe: Recipe, display: Display) -> Path:
+    """Measure what the suite trained for a data set of images, on its evaluation split; write card.json."""
+    images, found = instrument.evaluation_set, {}
+    with display.stage("measuring", len(instrument.parts), "parts") as update, instrument.pool() as pool:
+        real, _, _ = images.read(instrument.spread(images, 0, NUM_AUTOENCODER_IMAGES), pool.map)
+        for number, part in enumerate(instrument.parts, start=1):
+            if part == CLASSIFIER:
+                found[part] = {"accuracy_evaluation_split": instrument.classifier.accuracy, "num_images": len(real)}
+            else:
+                found[part] = measure_reconstructions(instrument, part, torch.from_numpy(real))
+            update(number)
+    content = {
+        "data": instrument.data_id,
+        "content": {"training": instrument.training_set.fingerprint(), "evaluation": images.fingerprint()},
+        "recipe": asdict(recipe),
+        "sha256_12": {part: instrument.hash(part) for part in instrument.parts},
+        "parts": found,
+        "torch": torch.__version__,
+    }
+    path = instrument.folder / "card.json"
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    return path
+
+
+@torch.inference_mode()
+def measure_reconstructions(instrument: ImageInstrument, part: str, real: torch.Tensor) -> dict[str, Any]:
+    """Error of reconstructions of real images (n, 3, H, H), and the codes they use."""
+    model = instrument.tokenizer(part)
+    error = torch.stack([(model.reconstruct(part).float() - part.float()).square().mean() for part in real.split(500)]).mean()
+    found = {"num_images": len(real), "psnr_db": float(10 * torch.log10(255**2 / error))}
+    if model.discrete:
+        found["codes_used"] = len(torch.unique(torch.cat([model.encode(chunk) for chunk in real.split(500)])))
+        found["codes"] = model.space.vocabulary
     return found

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bench.analysis import METRICS, Analysis, difference, leader
+from bench.analysis import Analysis, difference, leader
 from bench.fit import Array, Interval
 from bench.results import finished_rows
 
@@ -52,7 +52,7 @@ def _advantage(name: str, which: int) -> Callable[[Analysis, str, str], tuple[In
     """How much better a is than b at the top (-1) or the lowest (0) budget, and the numbers."""
 
     def estimate(analysis: Analysis, a: str, b: str) -> tuple[Interval | None, str]:
-        metric, budget = METRICS[name], analysis.budgets[which]
+        metric, budget = analysis.metric(name), analysis.budgets[which]
         cells = analysis.values(name, budget)
         if a not in cells or b not in cells:
             return None, f"{a} or {b} has no finished run at {budget:.1e} FLOPs"
@@ -244,7 +244,7 @@ def summary(analysis: Analysis) -> str:
         cells = analysis.values(name, top)
         if not cells:
             continue
-        metric = METRICS[name]
+        metric = analysis.metric(name)
         first, second, lead = leader(cells, metric)
         text = f"At {top:.1e} training FLOPs per run {first} leads on {words} ({_number(cells[first].mean())}"
         if second is None:

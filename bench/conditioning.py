@@ -24,6 +24,12 @@ class ConditionSpace:
     vocabulary: int = 0
     feature_dim: int = 0
 
+    def example(self, batch: int) -> Tensor:
+        """Condition tokens of a batch, on the current default device."""
+        if self.feature_dim:
+            return torch.ones(batch, self.num_tokens, self.feature_dim)
+        return torch.zeros(batch, self.num_tokens, dtype=torch.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

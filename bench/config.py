@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from bench.tokenizers.config import AutoencoderConfig, PretrainedConfig, TokenizerConfig
+
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -72,7 +74,7 @@ class Method:
     label: str = ""
     """How tables and figures call it; empty takes the paradigm's name."""
     tokenizer: str
-    """Name in bench.tokenizers.config.TOKENIZERS."""
+    """Name in bench.tokenizers.config.TOKENIZERS, or one of the image data's own."""
     learning_rates: tuple[float, ...]
     """One per size of the experiment, or several per size for a learning-rate search (`search=True`)."""
     options: Mapping[str, Json] = field(default_factory=dict)
@@ -116,11 +118,11 @@ class Evaluation:
     num_samples: int = 1000
     """Images of the test captions: FID, KID, precision, recall, CLIP score, prompt accuracy."""
     num_held_out: int = 500
-    """Images of the held-out captions: prompt accuracy only."""
+    """Images of the held-out captions: prompt accuracy only (procedural worlds)."""
     num_validation: int = 256
     """Images per sampler setting tried."""
     num_reference: int = 5000
-    """Real renders of the test captions."""
+    """Real images that they are compared with."""
     latency_calls: int = 16
     """Calls at batch 1; p50 needs 11, p90 needs 64."""
     throughput_batches: tuple[int, ...] = (64, 256)
@@ -133,11 +135,98 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """A frozen text encoder of transformers (T5 or CLIP) that turns captions into condition features once."""
+
+    source: str
+    """Name on the Hugging Face hub, or a folder."""
+    num_tokens: int
+    """Captions are cut or padded to this many tokens; features of padding are zero."""
+    feature_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """The networks that judge generated images."""
+
+    features: Literal["inception", "classifier"] = "inception"
+    """Whose features FID, KID, precision, recall, density and coverage compare: torch-fidelity's Inception-v3, or the suite's own
+    classifier of the data set's classes (`paradigm-bench prepare`), which needs no download and compares within one data set."""
+    inception: str = "weights-inception-2015-12-05-6726825d.pth"
+    """The file of the Inception weights: a path, or its name in torch's hub cache."""
+    dinov2: str = ""
+    """A DINOv2 of transformers for a second Frechet distance, such as facebook/dinov2-large; empty leaves it out."""
+    clip: str = ""
+    """A CLIP of transformers, or `open_clip:ARCHITECTURE:PRETRAINED` (extra open-clip), for the score of image and caption."""
+    clip_prompt: str = "a photo of a {}"
+    """How a class is put to CLIP; captions are taken as they are."""
+    reference_statistics: str = ""
+    """An .npz with mu and sigma of the reference (the ADM evaluator's format) that FID uses instead of `num_reference` images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """A data set of images with classes or captions, and the autoencoders that turn them into tokens.
+
+    Its sizes are stated, so that planning needs no data; they are checked when the data is read.
+    """
+
+    name: str
+    source: Literal["huggingface", "imagefolder", "webdataset", "parquet", "coco", "digits"]
+    path: str = ""
+    """A hub name, a folder, or a pattern of shard files; `--data` replaces it. No part of a run's identity."""
+    split: str = "train"
+    """A split, or a slice of one such as "train[:99%]" (not for coco and digits)."""
+    evaluation_split: str = ""
+    """Where evaluation captions and the reference images come from; empty takes the training split."""
+    image_column: str = "image"
+    condition: Literal["class", "caption"]
+    condition_column: str = "label"
+    num_classes: int = 0
+    text: TextEncoderConfig | None = None
+    resolution: int
+    flip: bool = True
+    """Whether each image is cached mirrored too, and a training step draws one of the two."""
+    max_corrupt: float = 0.001
+    """Largest share of images that may fail to decode; each is named."""
+    autoencoders: Mapping[str, AutoencoderConfig | PretrainedConfig]
+    tokenizers: Mapping[str, TokenizerConfig] = field(default_factory=dict)
+    """Which tokens of them the methods read; each autoencoder's own tokens always go by its name."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+
+    def __post_init__(self) -> None:
+        if (self.condition == "class") != (self.num_classes > 0) or (self.condition == "caption") != (self.text is not None):
+            raise ValueError(f"data {self.name}: give num_classes for condition='class', a text encoder for condition='caption'")
+        if self.judge.features == "classifier" and self.condition != "class":
+            raise ValueError(f"data {self.name}: only images with classes have a classifier; use features='inception'")
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> ImageData:
+        """Inverse of dataclasses.asdict, also after a JSON round trip."""
+
+        def autoencoder(part: dict[str, Any]) -> AutoencoderConfig | PretrainedConfig:
+            if "architecture" in part:
+                return PretrainedConfig(**part)
+            return AutoencoderConfig(**{**part, "levels": tuple(part["levels"])})
+
+        return cls(
+            **{
+                **content,
+                "text": TextEncoderConfig(**content["text"]) if content["text"] else None,
+                "autoencoders": {name: autoencoder(part) for name, part in content["autoencoders"].items()},
+                "tokenizers": {name: TokenizerConfig(**part) for name, part in content["tokenizers"].items()},
+                "judge": JudgeConfig(**content["judge"]),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A comparison: methods x sizes x budgets x seeds on one data set."""
 
     name: str
-    world: Literal["shapes32", "shapes64"]
+    data: str | ImageData
+    """A procedural world, "shapes32" or "shapes64", or images."""
     methods: tuple[Method, ...]
     sizes: tuple[Size, ...]
     budget: float

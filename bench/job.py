@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import Evaluation, Method, Run
+from bench.config import Evaluation, ImageData, Method, Run
 from bench.data.cache import TrainingData
-from bench.instrument import Instrument
+from bench.instrument import Instrument, open_instrument
 from bench.machine import Machine
 from bench.results import Results, write_text
 
@@ -24,17 +24,17 @@ class Job:
     """What one worker does: all missing runs of one trunk."""
 
     root: Path
-    world: str
+    data: str | ImageData
     runs: tuple[Run, ...]
     method: Method
     evaluation: Evaluation
     machine: Machine
 
 
-def latent_file(results: Results, instrument: Instrument, tokenizer: str, num_images: int) -> Path:
-    """The cache file of a tokenizer's encoded training images."""
-    key = f"{instrument.world.fingerprint}-{tokenizer}-{instrument.tokenizer_hash(tokenizer)}-{num_images}"
-    return results.cache / f"latents-{key}.safetensors"
+def latent_folder(results: Results, instrument: Instrument, tokenizer: str, num_images: int) -> Path:
+    """The cache of a tokenizer's encoded training images."""
+    key = f"{instrument.fingerprint}-{tokenizer}-{instrument.tokenizer_hash(tokenizer)}-{num_images}"
+    return instrument.cache(results) / f"latents-{key}"
 
 
 def record(results: Results, run: Run) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def run_job(job: Job, reports: Any) -> None:
     import torch
 
     torch.set_num_threads(job.machine.num_threads)
-    results, instrument = Results(job.root), Instrument(job.world)
+    results, instrument = Results(job.root), open_instrument(job.data)
     for index, run in enumerate(job.runs):
         say = Reporter(run, reports)
         try:
@@ -113,7 +113,7 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
     """Extend the trunk to the run's branch point, then cool down to its budget."""
     from bench.train import train_segment
 
-    data = TrainingData(latent_file(results, instrument, run.tokenizer, run.recipe.num_training_images))
+    data = TrainingData(latent_folder(results, instrument, run.tokenizer, run.recipe.num_training_images))
     space, conditions = instrument.space(run.tokenizer), instrument.conditions
     trunk, folder = results.trunk(run.trunk_id), results.run(run.run_id)
     trunk.mkdir(parents=True, exist_ok=True)

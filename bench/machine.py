@@ -18,6 +18,8 @@ from bench.paradigm import TokenSpace
 CALIBRATION_FLOPS = 1.5e9
 """Size of a calibration step; a full batch of a large model would take minutes on a CPU."""
 CALIBRATION_STEPS = 3
+SLOW_SECONDS = 3.0
+"""A pass this long needs no repetition to be told from its start-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_ima
     batch = max(1, min(run.recipe.batch_size, math.ceil(CALIBRATION_FLOPS / flops_per_image)))
     with torch.device(device):
         paradigm = build_paradigm(run, space, instrument.conditions)
-        words = torch.ones(batch, instrument.conditions.num_tokens, dtype=torch.int64)
+        words = instrument.conditions.example(batch)
         tokens = space.example(batch)
     seconds = []
     for _ in range(CALIBRATION_STEPS):
@@ -58,4 +60,6 @@ def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_ima
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+        if seconds[-1] > SLOW_SECONDS:
+            break
     return flops_per_image * batch / min(seconds)

@@ -104,6 +104,13 @@ class Plan:
     budget: int
     runs: tuple[PlannedRun, ...]
     machine: Machine
+    cache_bytes: dict[str, int]
+    """What each tokenizer's latent cache takes on disk."""
+
+    @property
+    def missing_tokenizers(self) -> list[str]:
+        """Tokenizers whose weights are not on this machine."""
+        return sorted({p.run.tokenizer for p in self.runs if not p.run.tokenizer_hash})
 
     @cached_property
     def trunks(self) -> dict[str, list[PlannedRun]]:
@@ -138,7 +145,7 @@ class Plan:
         return {
             "name": experiment.name,
             "budget": self.budget,
-            "world": experiment.world,
+            "data": experiment.data if isinstance(experiment.data, str) else asdict(experiment.data),
             "methods": {m.name: asdict(m) for m in experiment.methods},
             "evaluation": asdict(experiment.evaluation),
             "runs": {p.run.run_id: asdict(p.run) for p in self.runs},
@@ -205,7 +212,9 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
                             )
                         )
     _check_steps(runs, budget)
-    return Plan(experiment, budget, tuple(runs), machine)
+    num = experiment.recipe.num_training_images
+    cache_bytes = {name: num * instrument.row_bytes(name) for name in sorted({m.tokenizer for m in experiment.methods})}
+    return Plan(experiment, budget, tuple(runs), machine, cache_bytes)
 
 
 def _run(experiment: Experiment, method: Method, size: Size, budget: int, instrument: Instrument) -> Run:
@@ -217,7 +226,7 @@ def _run(experiment: Experiment, method: Method, size: Size, budget: int, instru
         options=method.options,
         tokenizer=method.tokenizer,
         tokenizer_hash=instrument.tokenizer_hash(method.tokenizer),
-        data=f"{instrument.world.config.name}@{instrument.world.fingerprint}",
+        data=instrument.data_id,
         **asdict(size),
         seed=0,
         learning_rate=method.learning_rates[0],

@@ -123,7 +123,7 @@ def caption(rows: pd.DataFrame) -> str:
         return ", ".join(found) or "none"
 
     return (
-        f"N={values('num_samples')} generated, {values('num_reference')} real; settings chosen on validation captions; "
+        f"N={values('num_samples')} generated, {values('num_reference')} real; settings chosen on validation conditions; "
         f"training seeds {values('seed')}; sampling seed {values('sample_seed')}; {values('device')}; {values('dtype')}; "
         f"protocol {values('protocol')}"
     )
@@ -150,7 +150,7 @@ def quality_against_training(analysis: Analysis, name: str) -> Figure:
     Where a fit exists: its curve and 95 % band, dashed beyond the data, and the residuals below. Elsewhere a line through the
     means; bars are one standard error of the metric at one training seed. Dotted: the autoencoder's own limit.
     """
-    metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
+    metric, rows, methods = analysis.metric(name), analysis.rows(name), analysis.methods
     fits = {m: f for m, f in analysis.fits(name).items() if f.law is not None} if name in FITTED else {}
     figure = _figure(6.4 + _room(methods), 6.2 if fits else 4.6, caption(rows))
     if fits:
@@ -215,7 +215,7 @@ def _limits(axes: Axes, rows: pd.DataFrame, name: str) -> None:
 
 def isoflop(analysis: Analysis, name: str) -> Figure:
     """Metric against parameters, a curve per budget, a panel per method; a star where a parabola has its minimum."""
-    metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
+    metric, rows, methods = analysis.metric(name), analysis.rows(name), analysis.methods
     minima = analysis.minima(name)
     columns = min(len(methods), 5)
     lines = -(-len(methods) // columns)
@@ -258,7 +258,7 @@ def isoflop(analysis: Analysis, name: str) -> Figure:
 
 def best_sizes(analysis: Analysis, name: str) -> Figure:
     """Parameters and images of the best size at each budget; filled where a parabola confirms it, hollow for the best run."""
-    metric, rows, methods = METRICS[name], analysis.rows(name), analysis.methods
+    metric, rows, methods = analysis.metric(name), analysis.rows(name), analysis.methods
     figure = _figure(8.4 + _room(methods), 3.9, caption(rows))
     left, right = figure.subplots(1, 2)
     best, minima = best_per_budget(rows, metric), analysis.minima(name)
@@ -290,7 +290,7 @@ def best_sizes(analysis: Analysis, name: str) -> Figure:
 def quality_against_cost(analysis: Analysis, name: str) -> Figure:
     """Metric of the top-budget runs against the costs of sampling at the setting chosen for accuracy; lines join the methods that
     no other beats on both axes."""
-    metric, methods = METRICS[name], analysis.methods
+    metric, methods = analysis.metric(name), analysis.methods
     runs = analysis.rows("prompt_accuracy")
     top = _top(runs)
     figure = _figure(11.5 + _room(methods), 3.8, caption(top))
@@ -333,7 +333,7 @@ def pareto(cost: Array, quality: Array, more_is_better: bool, higher_is_better: 
 
 def sampler_curves(analysis: Analysis, name: str, axis: str) -> Figure:
     """Validation metric of the top-budget runs against one option of the sampler, at the best of the other options tried."""
-    metric, frame = METRICS[name], analysis.frame
+    metric, frame = analysis.metric(name), analysis.frame
     rows = frame[(frame["status"] == "done") & (frame["split"] == "validation") & frame[name].notna()]
     rows = _top(rows)
     figure = _figure(6.0 + _room(analysis.methods), 4.2, caption(rows))
@@ -345,7 +345,7 @@ def sampler_curves(analysis: Analysis, name: str, axis: str) -> Figure:
         drawn, line = look(method, analysis.methods), curves[method]
         axes.plot(line.index, line.values, color=drawn.color, marker=drawn.marker, ls=drawn.line, label=method)
     axes.set_xlabel(SAMPLER_AXES[axis])
-    _finish(axes, label=f"{metric.label},\nvalidation captions", log=_is_log(metric, rows))
+    _finish(axes, label=f"{metric.label},\nvalidation conditions", log=_is_log(metric, rows))
     _legend(axes)
     return figure
 

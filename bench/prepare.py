@@ -1,14 +1,16 @@
-"""`paradigm-bench prepare`: train the instrument's own networks (the twin autoencoders, the small CLIP, the probe) and its card.
+"""`paradigm-bench prepare`: train an instrument's own networks: the twin autoencoders, and what judges images of its data.
 
-Everything is seeded and step-indexed, so the recipe below and the seed name the weights. They ship with the package, so that
-numbers compare between machines; training them again on another machine gives a different hash and a different protocol.
+That is the small CLIP and the probe of a procedural world, or the classifier of a data set of images. Everything is seeded and
+step-indexed, so the recipe below and the seed name the weights. Those of the procedural worlds and of the digits ship with the
+package, so that numbers compare between machines; training them again elsewhere gives another hash and another protocol.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +19,20 @@ from torch import Tensor, nn
 
 from bench.data.render import render, render_split
 from bench.data.shapes import ShapesWorld
+from bench.evaluate.classifier import Classifier
 from bench.evaluate.clip import ShapesCLIP, canonical_tokens
 from bench.evaluate.probe import CaptionProbe
 from bench.instrument import Instrument
+from bench.instrument.images import CLASSIFIER, ImageInstrument
+from bench.instrument.procedural import ProceduralInstrument
 from bench.progress import Display
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.tokenizers.config import AutoencoderConfig
 
 PARTS = ("autoencoder-kl", "autoencoder-fsq", "clip", "probe")
+"""Of a procedural world; those of a data set of images are ImageInstrument.parts."""
+WHITENING_BATCHES = 256
+EVALUATED_IMAGES = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,9 @@ class Recipe:
     probe_steps: int = 3_000
     probe_batch_images: int = 64
     probe_learning_rate: float = 1e-3
+    classifier_steps: int = 3_000
+    classifier_batch_images: int = 64
+    classifier_learning_rate: float = 2e-3
 
 
 Progress = Callable[[int], None]
@@ -74,17 +85,21 @@ def _train(model: nn.Module, loss: Callable[[int], Tensor], rate: float, steps: 
             progress(step + 1)
 
 
-def train_autoencoder(world: ShapesWorld, config: AutoencoderConfig, recipe: Recipe, progress: Progress) -> Autoencoder:
-    """Train one twin on fresh renders of training captions; whitening statistics are measured on 8,192 of them."""
+Images = Callable[[int], Tensor]
+"""Training images (B, 3, H, H) uint8 of a step."""
+
+
+def train_autoencoder(
+    config: AutoencoderConfig, images: Images, whitening: Iterable[Tensor], recipe: Recipe, progress: Progress
+) -> Autoencoder:
+    """Train one twin; mean and standard deviation of its latents are measured on the batches of `whitening`."""
     torch.manual_seed(recipe.seed)
     model = Autoencoder(config)
-    batch = recipe.autoencoder_batch_images
     num_pixels = 3 * config.resolution**2
 
     def loss(step: int) -> Tensor:
         torch.manual_seed(recipe.seed * 1_000_003 + step)
-        images, _ = render_split(world, "train", np.arange(step * batch, (step + 1) * batch))
-        pixels = torch.from_numpy(images)
+        pixels = images(step)
         raw = model.encode_raw(pixels)
         penalty = torch.zeros(())
         if model.quantizer is None:
@@ -100,15 +115,51 @@ def train_autoencoder(world: ShapesWorld, config: AutoencoderConfig, recipe: Rec
 
     _train(model, loss, recipe.autoencoder_learning_rate, recipe.autoencoder_steps, progress)
     model.eval().requires_grad_(False)
-    images, _ = render_split(world, "train", np.arange(8192))
-    raw = model.encode_raw(torch.from_numpy(images))
-    mean, spread = raw, torch.zeros(())
-    if model.quantizer is None:
-        mean, log_variance = raw.chunk(2, dim=2)
-        spread = log_variance.exp().mean((0, 1))
-    model.shift.copy_(mean.mean((0, 1)))
-    model.scale.copy_((mean.var((0, 1)) + spread).sqrt())
+    model.measure_whitening(whitening)
     return model
+
+
+def train_classifier(instrument: ImageInstrument, recipe: Recipe, progress: Progress) -> Classifier:
+    """Train the classifier on the training split, images shifted by up to an eighth of their side; measure it on the evaluation
+    split."""
+    torch.manual_seed(recipe.seed + 3)
+    model = Classifier(instrument.resolution, instrument.data.num_classes)
+    shift = max(1, instrument.resolution // 8)
+    read = image_batches(instrument, recipe, recipe.classifier_batch_images)
+
+    def loss(step: int) -> Tensor:
+        images, labels = read(step)
+        generator = np.random.default_rng([recipe.seed, 3, step])
+        padded = F.pad(images.float(), (shift,) * 4, mode="replicate").to(torch.uint8)
+        down, right = generator.integers(0, 2 * shift + 1, 2)
+        moved = padded[:, :, down : down + instrument.resolution, right : right + instrument.resolution]
+        return F.cross_entropy(model(moved), torch.tensor(labels))
+
+    _train(model, loss, recipe.classifier_learning_rate, recipe.classifier_steps, progress)
+    model.eval().requires_grad_(False)
+    training, evaluation = instrument.training_set, instrument.evaluation_set
+    with instrument.pool() as pool:
+        model.measure_features(torch.from_numpy(training.read(instrument.spread(training, 0, EVALUATED_IMAGES), pool.map)[0]))
+        images, labels, _ = evaluation.read(instrument.spread(evaluation, 0, EVALUATED_IMAGES), pool.map)
+    model.accuracy = float((model.classify(torch.from_numpy(images)).numpy() == np.array(labels)).mean())
+    return model
+
+
+def image_batches(instrument: ImageInstrument, recipe: Recipe, batch: int) -> Callable[[int], tuple[Tensor, list[int | str]]]:
+    """Random training images of a step, mirrored at random where the data allows it, with their conditions."""
+    pool = instrument.pool()
+
+    def read(step: int) -> tuple[Tensor, list[int | str]]:
+        generator = np.random.default_rng([recipe.seed, 4, step])
+        rows = generator.choice(len(instrument.training_set), batch, replace=False)
+        found, conditions, _ = instrument.training_set.read(rows, pool.map)
+        images = torch.from_numpy(found)
+        if instrument.data.flip:
+            mirrored = torch.from_numpy(generator.random(len(images)) < 0.5)
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        return images, conditions
+
+    return read
 
 
 def train_clip(world: ShapesWorld, recipe: Recipe, progress: Progress) -> ShapesCLIP:
@@ -178,17 +229,31 @@ def _hard_negatives(world: ShapesWorld, ids: np.ndarray, generator: np.random.Ge
 def train_parts(instrument: Instrument, recipe: Recipe, parts: tuple[str, ...], display: Display) -> None:
     """Train the named parts and write their weights into the instrument's folder, each file whole or not at all."""
     instrument.folder.mkdir(parents=True, exist_ok=True)
-    world = instrument.world
+    other = {"clip": recipe.clip_steps, "probe": recipe.probe_steps, CLASSIFIER: recipe.classifier_steps}
     for part in parts:
-        steps = {"clip": recipe.clip_steps, "probe": recipe.probe_steps}.get(part, recipe.autoencoder_steps)
         target = instrument.folder / f"{part}.safetensors"
         temporary = target.with_suffix(".partial")
-        with display.stage(f"training {part}", steps, "steps") as update:
-            if part == "clip":
-                train_clip(world, recipe, update).save(temporary)
-            elif part == "probe":
-                train_probe(world, recipe, update).save(temporary)
-            else:
-                train_autoencoder(world, instrument.autoencoder_config(part), recipe, update).save(temporary)
+        with display.stage(f"training {part}", other.get(part, recipe.autoencoder_steps), "steps") as update:
+            _train_part(instrument, part, recipe, update).save(temporary)
         temporary.chmod(0o644)
         temporary.replace(target)
+
+
+def _train_part(instrument: Instrument, part: str, recipe: Recipe, update: Progress) -> Any:
+    config, batch = instrument.autoencoder_configs.get(part), recipe.autoencoder_batch_images
+    assert config is None or isinstance(config, AutoencoderConfig)
+    if isinstance(instrument, ImageInstrument):
+        if config is None:
+            return train_classifier(instrument, recipe, update)
+        read = image_batches(instrument, recipe, batch)
+        whitening = (read(step)[0] for step in range(recipe.autoencoder_steps, recipe.autoencoder_steps + WHITENING_BATCHES))
+        return train_autoencoder(config, lambda step: read(step)[0], whitening, recipe, update)
+    assert isinstance(instrument, ProceduralInstrument)
+    world = instrument.world
+    if config is None:
+        return train_clip(world, recipe, update) if part == "clip" else train_probe(world, recipe, update)
+
+    def images(step: int) -> Tensor:
+        return torch.from_numpy(render_split(world, "train", np.arange(step * batch, (step + 1) * batch))[0])
+
+    return train_autoencoder(config, images, map(images, range(WHITENING_BATCHES)), recipe, update)

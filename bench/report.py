@@ -19,27 +19,30 @@ from PIL import Image, ImageDraw
 from bench import claims, plot
 from bench.analysis import FITTED, METRICS, Analysis, analyse, best_per_budget
 from bench.fit import Interval, ScalingFit, SurfaceFit
-from bench.results import COLUMNS, Results, finished_rows, load_table, write_text
+from bench.results import COLUMNS, TUNED, Results, finished_rows, load_table, write_text
 
-GRID_SCALE = 2
+GRID_SIDE = 64
+"""Pixels of an image in the grid, at least; small images are enlarged by a whole factor."""
 GRID_PROMPTS = 8
 SHOWN = """
 method width depth seed flops_budget flops_spent num_params steps epochs learning_rate tuned_for sampler_steps guidance
-temperature fid fid_se fid_unbiased fid_floor kid kid_se precision recall density coverage clip_score prompt_accuracy
+temperature fid fid_se fid_unbiased fid_floor kid kid_se precision recall density coverage inception_score
+fd_dinov2 clip_score prompt_accuracy
 prompt_accuracy_se prompt_accuracy_heldout verifier_probe_agreement flops_per_sample latency_ms_b1_p50 images_per_s
 images_per_s_batch train_seconds tuning_flops run_id status error
 """.split()
 CAPTIONS = {
-    "samples": "The same eight unseen captions for every method (rows) at each budget, from the best size and the first seed.",
+    "samples": "The same eight unseen captions, or the first eight classes, for every method (rows) at each budget, from the "
+    "best size and the first seed.",
     "against-training-flops": "Markers: best size per budget, mean over seeds; bars: one standard error at one training seed; "
     "faint points: single runs. Curves and bands only where a fit is allowed.",
     "isoflop": "Each curve holds the budget fixed and varies the size; a star marks the minimum of an accepted parabola.",
     "best-sizes": "Filled markers are minima of accepted parabolas, hollow ones the best size that was run.",
     "against-sampling-cost": "Runs at the top budget; bars: one standard error at one training seed; grey: the methods that no "
     "other beats on both axes.",
-    "against-guidance": "Top budget, validation captions, the best of the other sampler options at each scale.",
-    "against-temperature": "Top budget, validation captions, the best of the other sampler options at each temperature.",
-    "against-sampler-steps": "Top budget, validation captions, the best of the other sampler options at each number of steps.",
+    "against-guidance": "Top budget, validation conditions, the best of the other sampler options at each scale.",
+    "against-temperature": "Top budget, validation conditions, the best of the other sampler options at each temperature.",
+    "against-sampler-steps": "Top budget, validation conditions, the best of the other sampler options at each number of steps.",
     "seen-against-held-out": "Below the diagonal a method follows known pairs of shape and color better than new ones.",
     "attributes": "Product: what the joint accuracy would be if an image's errors were independent.",
     "sampling-flops-by-part": "At the setting chosen for prompt accuracy.",
@@ -143,7 +146,7 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, figures:
         "surfaces_missing": _reasons((name, fit.method, fit.missing) for name, fit in surfaces),
         "surface_columns": SURFACE_COLUMNS,
         "num_draws": analysis.num_draws,
-        "crossings": [f"{METRICS[name].label}: {found}" for name in FITTED for found in analysis.crossings(name)],
+        "crossings": [f"{analysis.metric(name).label}: {found}" for name in FITTED for found in analysis.crossings(name)],
         "figures": figures,
         "columns": SHOWN,
         "rows": [[_cell(value) for value in row] for row in shown.itertuples(index=False)],
@@ -198,9 +201,10 @@ def _interval(found: Interval) -> str:
 
 def _provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """What every number rests on, from the table's own columns."""
-    names = (
-        "protocol flop_rule tokenizer clip_checkpoint num_samples num_reference sample_seed seed dtype device num_threads git_sha"
-    )
+    names = """
+    protocol flop_rule tokenizer reference fid_network prompt_judge clip_checkpoint dinov2_network num_samples num_reference
+    sample_seed seed dtype device num_threads git_sha
+    """
     found = [(name, sorted({str(v) for v in frame[name].dropna()})) for name in names.split()]
     spent = frame.drop_duplicates("run_id")
     stamps = frame["timestamp"].dropna()
@@ -214,9 +218,10 @@ def _provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 def sample_grid(analysis: Analysis, results: Results) -> Image.Image | None:
     """The first prompts of each method (rows of the grid) at each budget (bands), from the runs' samples.png."""
-    done, methods, budgets = analysis.rows("prompt_accuracy"), analysis.methods, analysis.budgets
+    name = next((name for name in TUNED if len(analysis.rows(name))), "fid")
+    done, methods, budgets = analysis.rows(name), analysis.methods, analysis.budgets
     strips: dict[tuple[str, float], Image.Image] = {}
-    for _, cell in best_per_budget(done, METRICS["prompt_accuracy"]).iterrows():
+    for _, cell in best_per_budget(done, METRICS[name]).iterrows():
         rows = done[(done["method"] == cell["method"]) & (done["flops_budget"] == cell["flops_budget"])]
         rows = rows[(rows["width"] == cell["width"]) & (rows["depth"] == cell["depth"])].sort_values("seed")
         path = results.run(rows["run_id"].iloc[0]) / "samples.png"
@@ -227,7 +232,8 @@ def sample_grid(analysis: Analysis, results: Results) -> Image.Image | None:
     if not strips:
         return None
     width, side = next(iter(strips.values())).size
-    width, side = width * GRID_SCALE, side * GRID_SCALE
+    scale = -(-GRID_SIDE // side)
+    width, side = width * scale, side * scale
     label, band = 10 + 7 * max(len(method) for method in methods), 18
     canvas = Image.new("RGB", (label + width, len(budgets) * (len(methods) * side + band)), "white")
     draw = ImageDraw.Draw(canvas)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 COLUMNS: dict[str, str] = {
     "run_id": "readable prefix and hash of the whole training configuration",
@@ -42,20 +42,22 @@ COLUMNS: dict[str, str] = {
     "learning_rate": "peak rate",
     "loss": "training loss of the last logged step, in the method's own unit",
     "loss_unit": "unit of loss; losses of different units do not compare",
-    "split": "captions that were sampled: validation (settings are chosen there) or test",
-    "tuned_for": "metrics for which the setting was best on validation captions; empty on validation rows",
+    "split": "conditions that were sampled: validation (settings are chosen there) or test",
+    "tuned_for": "metrics for which the setting was best on validation conditions; empty on validation rows",
     "ema": "whether averaged weights were used; raw weights are sampled at the setting chosen with averaged ones",
     "sampler_steps": "sampler steps; empty where the sequence fixes them",
     "guidance": "classifier-free guidance scale",
     "temperature": "sampling temperature",
     "sampler_options": "other options of the sampler that the setting changes, as JSON",
-    "settings_tried": "size of the method's grid on validation captions",
+    "settings_tried": "size of the method's grid on validation conditions",
     "tuning_flops": "FLOPs of sampling for the whole grid",
     "tuning_seconds": "wall seconds of sampling and scoring the whole grid",
     "num_samples": "generated images behind the quality columns",
+    "reference": "the real images behind these columns: data, split, hash of their content, resolution, number",
     "num_reference": "real images behind fid, kid, precision, recall, density, coverage",
     "sample_seed": "seed of the sampler",
-    "fid": "Frechet distance in the suite's CLIP features; not comparable with Inception FID, nor across splits",
+    "fid_network": "network whose features fid, kid, precision, recall, density and coverage compare, with its weights' hash",
+    "fid": "Frechet distance in the features of fid_network; compares within one fid_network, reference and num_samples",
     "fid_unbiased": "fid less its first-order bias in num_samples, by deleting whole passes over the captions; may be below 0",
     "fid_se": "jackknife standard error over generated images, one training seed; a little large for balanced captions",
     "fid_floor": "fid of as many real images against the reference",
@@ -67,10 +69,14 @@ COLUMNS: dict[str, str] = {
     "recall": "share of real images inside the generated manifold, k = 3",
     "density": "real neighborhoods around a generated image over k = 5; equal distributions give 1",
     "coverage": "share of real images with a generated one in their neighborhood, k = 5",
-    "clip_score": "mean cosine of image and caption in the suite's CLIP",
+    "inception_score": "exp of the mean divergence of class predictions, 10 splits; only with Inception as fid_network",
+    "fd_dinov2": "Frechet distance in DINOv2 features",
+    "dinov2_network": "that DINOv2, with its weights' hash and resize",
+    "clip_score": "mean cosine of image and caption in clip_checkpoint",
     "clip_score_se": "standard error of the mean, clustered by caption",
-    "clip_checkpoint": "the CLIP behind fid and clip_score, with its weights' hash",
-    "prompt_accuracy": "share of images that obey every word of unseen captions of seen pairs, by the exact verifier",
+    "clip_checkpoint": "the CLIP behind clip_score, with its weights' hash",
+    "prompt_judge": "what decides prompt_accuracy: the exact verifier, or a classifier with its weights' hash",
+    "prompt_accuracy": "share of images that obey every word of unseen captions of seen pairs, or show the class asked for",
     "prompt_accuracy_se": "standard error clustered by caption, one training seed",
     "prompt_accuracy_attributes": "mean share of count, shape, color, size and relation that hold",
     "prompt_accuracy_count": "share of images with the right number of objects",
@@ -138,6 +144,7 @@ class Results:
 
     @property
     def cache(self) -> Path:
+        """What runs of this folder share."""
         return self.root / "cache"
 
     @property
@@ -159,13 +166,14 @@ class Results:
         text = json.dumps(identity, indent=1, sort_keys=True)
         if self.experiment.exists():
             found = json.loads(self.experiment.read_text())
-            if found != json.loads(text):
+            if _without_path(found) != _without_path(json.loads(text)):
                 theirs = f"{found.get('name')} at BUDGET={found.get('budget')}"
                 raise ValueError(
                     f"{self.root} holds another experiment or budget ({theirs}, not {identity['name']} at "
                     f"BUDGET={identity['budget']}); give RESULTS another folder"
                 )
-            return
+            if found == json.loads(text):
+                return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             write_text(self.experiment, text)
@@ -173,6 +181,12 @@ class Results:
             raise ValueError(
                 f"cannot write to {self.root}: {error.strerror}; give RESULTS a folder that you may write"
             ) from error
+
+
+def _without_path(identity: dict[str, Any]) -> dict[str, Any]:
+    """An experiment's identity, wherever its images lie."""
+    data = identity.get("data")
+    return {**identity, "data": {**data, "path": ""}} if isinstance(data, dict) else identity
 
 
 def write_text(path: Path, text: str) -> None:
@@ -241,8 +255,13 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     return frame
 
 
+TUNED = ("prompt_accuracy", "clip_score", "fid")
+"""Metrics that settings are chosen for; a table that lacks the wanted one is read at the next of these."""
+
+
 def finished_rows(frame: pd.DataFrame, tuned_for: str = "prompt_accuracy", *, ema: bool = True) -> pd.DataFrame:
     """Finished rows on the test captions, at the setting chosen for a metric: one per run."""
     rows = frame[(frame["status"] == "done") & (frame["split"] == "test") & (frame["ema"] == ema)]
-    chosen = [isinstance(metrics, str) and tuned_for in metrics.split() for metrics in rows["tuned_for"]]
-    return rows[pd.Series(chosen, index=rows.index, dtype=bool)]
+    chosen = [metrics.split() if isinstance(metrics, str) else [] for metrics in rows["tuned_for"]]
+    target = next((metric for metric in (tuned_for, *TUNED) if any(metric in metrics for metrics in chosen)), tuned_for)
+    return rows[pd.Series([target in metrics for metrics in chosen], index=rows.index, dtype=bool)]

@@ -23,7 +23,7 @@ from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition
 from bench.config import Experiment
 from bench.flops import count_sampling
-from bench.instrument import Instrument
+from bench.instrument import open_instrument
 from bench.machine import this_machine
 from bench.plan import make_plan
 from bench.report import write_report
@@ -54,7 +54,7 @@ def matmul_rate(width: int, rows: int, device: str) -> float:
 
 def measure(experiment: Experiment) -> pd.DataFrame:
     """One row per method and size."""
-    instrument, machine = Instrument(experiment.world), this_machine()
+    instrument, machine = open_instrument(experiment.data), this_machine()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(machine.num_threads)
     plan = make_plan(experiment, round(experiment.budget), instrument)
@@ -65,7 +65,7 @@ def measure(experiment: Experiment) -> pd.DataFrame:
         batch = run.recipe.batch_size
         with torch.device(device):
             paradigm = build_paradigm(run, space, conditions)
-            words = torch.ones(SAMPLE_BATCH, conditions.num_tokens, dtype=torch.int64)
+            words = conditions.example(SAMPLE_BATCH)
             tokens = space.example(batch)
         generator = torch.Generator(device).manual_seed(0)
 

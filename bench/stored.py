@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import Evaluation, Method, Run
-from bench.instrument import Instrument
+from bench.config import Evaluation, ImageData, Method, Run
+from bench.instrument import Instrument, open_instrument
 from bench.job import Job
 from bench.machine import this_machine
 from bench.results import Results
@@ -26,6 +26,7 @@ def stored_jobs(results: Results) -> list[Job]:
         raise ValueError(f"{results.root} holds no experiment; make it with `paradigm-bench plan --results {results.root}`")
     stored = json.loads(results.experiment.read_text())
     methods = {name: Method.from_dict(content) for name, content in stored["methods"].items()}
+    data = stored["data"] if isinstance(stored["data"], str) else ImageData.from_dict(stored["data"])
     groups: dict[str, list[Run]] = {}
     for text in stored["runs"].values():
         run = Run.from_json(json.dumps(text))
@@ -33,7 +34,7 @@ def stored_jobs(results: Results) -> list[Job]:
     return [
         Job(
             root=results.root,
-            world=stored["world"],
+            data=data,
             runs=tuple(sorted(group, key=lambda r: r.flops_budget)),
             method=methods[group[0].method],
             evaluation=Evaluation(**stored["evaluation"]),
@@ -44,7 +45,7 @@ def stored_jobs(results: Results) -> list[Job]:
 
 
 def load_sampler(folder: Path) -> tuple[Sampler, Instrument]:
-    """A trained run from its folder results/NAME/runs/RUN_ID, ready to sample, and the instrument that reads captions.
+    """A trained run from its folder results/NAME/runs/RUN_ID, ready to sample, and the instrument that reads conditions.
 
     Raises:
         ValueError: when there is no trained run.
@@ -57,6 +58,6 @@ def load_sampler(folder: Path) -> tuple[Sampler, Instrument]:
     for job in stored_jobs(Results(folder.parent.parent)):
         for run in job.runs:
             if run.run_id == folder.name:
-                instrument = Instrument(job.world)
+                instrument = open_instrument(job.data)
                 return Sampler(instrument, run, job.method, weights), instrument
     raise ValueError(f"{folder.parent.parent} plans no run {folder.name!r}")

@@ -6,6 +6,7 @@ looks at the disk first, so that the same command resumes; a job that fails mark
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import queue
@@ -15,9 +16,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any
 
-from bench.data.cache import encode_training_images
-from bench.instrument import Instrument
-from bench.job import REPORT_SECONDS, Job, latent_file, record, run_job, save_record
+from bench.data.cache import fill_cache, format_bytes
+from bench.instrument import Instrument, open_instrument
+from bench.job import REPORT_SECONDS, Job, latent_folder, record, run_job, save_record
 from bench.plan import Plan
 from bench.progress import Display
 from bench.registry import nearest
@@ -28,10 +29,10 @@ from bench.stored import stored_jobs
 
 def run_sweep(plan: Plan, results: Results, display: Display) -> int:
     """Do everything that the plan misses; returns the number of failed runs."""
+    instrument = open_instrument(plan.experiment.data)
+    instrument.check(plan.experiment.recipe.num_training_images)
     results.claim(plan.identity())
     save_frame(plan.frame, results.plan)
-    instrument = Instrument(plan.experiment.world)
-    instrument.weights("clip")
     jobs = missing_jobs(plan, results)
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")
@@ -55,7 +56,7 @@ def missing_jobs(plan: Plan, results: Results) -> list[Job]:
             jobs.append(
                 Job(
                     root=results.root,
-                    world=plan.experiment.world,
+                    data=plan.experiment.data,
                     runs=missing,
                     method=group[0].method,
                     evaluation=plan.experiment.evaluation,
@@ -70,10 +71,23 @@ def encode_latents(plan: Plan, results: Results, instrument: Instrument, display
     """Fill the latent cache of every tokenizer that the plan uses."""
     num = plan.experiment.recipe.num_training_images
     for tokenizer in sorted({m.tokenizer for m in plan.experiment.methods}):
-        path = latent_file(results, instrument, tokenizer, num)
-        if not path.exists():
-            with display.stage(f"encoding training images with {tokenizer}", num, "images") as update:
-                encode_training_images(instrument.world, instrument.tokenizer(tokenizer), num, path, update)
+        folder = latent_folder(results, instrument, tokenizer, num)
+        if (folder / "index.json").exists():
+            continue
+        needed = num * instrument.row_bytes(tokenizer)
+        with display.stage(f"encoding training images with {tokenizer} into {format_bytes(needed)}", num, "images") as update:
+            fill_cache(
+                folder,
+                num,
+                instrument.row_bytes(tokenizer),
+                instrument.encoder(tokenizer),
+                update,
+                chunk=instrument.chunk,
+                max_skipped=instrument.max_skipped(num),
+                about=instrument.about(),
+            )
+        for name in json.loads((folder / "index.json").read_text())["skipped"]:
+            display.say(f"skipped, cannot be read: {name}")
 
 
 def execute(jobs: list[Job], plan: Plan, display: Display) -> None:

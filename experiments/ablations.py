@@ -36,7 +36,7 @@ def mar(width: int, rate: float) -> Method:
 
 EXPERIMENT = Experiment(
     name="ablations",
-    world="shapes32",
+    data="shapes32",
     methods=(
         mar(32, 2.5e-3),
         mar(64, 2.5e-3),

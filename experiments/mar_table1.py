@@ -59,7 +59,7 @@ METHODS = (
 
 EXPERIMENT = Experiment(
     name="mar-table1",
-    world="shapes32",
+    data="shapes32",
     methods=METHODS,
     sizes=DEFAULT["SIZES"][:1],
     budget=8e11,

@@ -64,7 +64,7 @@ METHODS = (
 
 EXPERIMENT = Experiment(
     name="shapes",
-    world="shapes32",
+    data="shapes32",
     methods=METHODS,
     sizes=SIZES,
     budget=2e12,

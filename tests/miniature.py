@@ -6,7 +6,7 @@ MAR_OPTIONS = {"head_options": {"width": 32, "depth": 1, "steps": 4, "time_featu
 
 EXPERIMENT = Experiment(
     name="miniature",
-    world="shapes32",
+    data="shapes32",
     methods=(
         Method(
             paradigm="diffusion",

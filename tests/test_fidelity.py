@@ -10,27 +10,27 @@ from torch_fidelity import calculate_metrics
 
 from bench.data.render import render_captions
 from bench.data.shapes import ShapesWorld
+from bench.evaluate import fidelity
 from bench.evaluate.clip import canonical_tokens
 from bench.evaluate.fidelity import (
-    ImageSet,
+    ImageDataset,
     Reference,
     density_and_coverage,
-    features,
     frechet_distance,
     jackknife,
+    jackknife_blocks,
     kernel_distance,
     measure,
     neighbor_radius,
-    register_extractor,
     within_kernel,
 )
 from bench.evaluate.latency import measure_speed, percentile
-from bench.instrument import Instrument
+from bench.instrument.procedural import ProceduralInstrument
 
 
 @pytest.fixture(scope="module")
-def instrument() -> Instrument:
-    return Instrument("shapes32")
+def instrument() -> ProceduralInstrument:
+    return ProceduralInstrument("shapes32")
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -117,22 +117,21 @@ def test_density_and_coverage_by_definition() -> None:
     assert density_and_coverage(np.repeat(a[:1], 1500, 0), b, neighbor_radius(b))[1] < 0.05
 
 
-def test_torch_fidelity_agrees_with_float64(instrument: Instrument, world: ShapesWorld, tmp_path) -> None:
+def test_torch_fidelity_agrees_with_float64(instrument: ProceduralInstrument, world: ShapesWorld, tmp_path) -> None:
     ids = np.resize(world.split_ids("test"), 400)
     real = torch.from_numpy(render_captions(world, ids, "test", 0))
     other = torch.from_numpy(render_captions(world, world.split_ids("held_out")[:400], "held_out", 5000))
-    name = register_extractor(instrument.clip, instrument.hash("clip"))
-    assert register_extractor(instrument.clip, instrument.hash("clip")) == name
-    reference = Reference.of("test-reference", real, instrument.clip)
-    found = measure(name, instrument.clip, other, reference, tmp_path)
-    expected = frechet_distance(features(instrument.clip, other), reference.features)
+    network = instrument.features
+    reference = Reference.of("test-reference", real, network)
+    found = measure(network, other, reference, tmp_path)
+    expected = frechet_distance(network.features(other), reference.features)
     assert found.fid == pytest.approx(expected, rel=1e-3)
-    assert found.kid == kid(features(instrument.clip, other), reference.features)
+    assert found.kid == pytest.approx(kid(network.features(other), reference.features), rel=1e-9)
     with contextlib.redirect_stderr(io.StringIO()):
         theirs = calculate_metrics(
-            input1=ImageSet(other),
-            input2=ImageSet(real),
-            feature_extractor=name,
+            input1=ImageDataset(other),
+            input2=ImageDataset(real),
+            feature_extractor=network.name,
             kid=True,
             kid_subsets=100,
             kid_subset_size=200,
@@ -143,19 +142,50 @@ def test_torch_fidelity_agrees_with_float64(instrument: Instrument, world: Shape
         )
     spread = theirs["kernel_inception_distance_std"]
     assert found.kid == pytest.approx(theirs["kernel_inception_distance_mean"], abs=3 * spread / 10)
-    same = measure(name, instrument.clip, real, reference, tmp_path)
+    same = measure(network, real, reference, tmp_path)
     assert same.fid == pytest.approx(0, abs=1e-3)
     assert same.precision == same.recall == 1
     assert found.fid > 10 * same.fid
 
 
-def test_too_few_images_are_refused(instrument: Instrument, tmp_path) -> None:
+def test_too_few_images_are_refused(instrument: ProceduralInstrument, tmp_path) -> None:
     images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="more than 64 images"):
-        measure("none", instrument.clip, images, Reference.of("x", images, instrument.clip), tmp_path)
+    with pytest.raises(ValueError, match="at least 20 images"):
+        measure(instrument.features, images, Reference.of("x", images, instrument.features), tmp_path)
 
 
-def test_clip_reads_its_captions(instrument: Instrument, world: ShapesWorld) -> None:
+def test_few_images_in_many_channels_have_the_same_distance() -> None:
+    """With fewer images than channels the n x n eigenvalues give what d x d ones do."""
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((40, 60)) * 2, generator.standard_normal((200, 60)) + 1
+    scales, vectors = np.linalg.eigh(np.cov(a, rowvar=False))
+    root = (vectors * np.sqrt(np.clip(scales, 0, None))) @ vectors.T
+    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ np.cov(b, rowvar=False) @ root), 0, None)).sum()
+    traces = np.trace(np.cov(a, rowvar=False)) + np.trace(np.cov(b, rowvar=False))
+    assert frechet_distance(a, b) == pytest.approx(((a.mean(0) - b.mean(0)) ** 2).sum() + traces - 2 * cross, rel=1e-6)
+
+
+def test_sums_over_parts_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KID, its error, radii and coverage do not depend on how many rows are compared at once."""
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((150, 8)), generator.standard_normal((170, 8)) + 0.1
+    whole = (*kernel_distance(a, b, within_kernel(b)), *density_and_coverage(a, b, neighbor_radius(b)))
+    monkeypatch.setattr(fidelity, "ROWS_AT_ONCE", 32)
+    assert (*kernel_distance(a, b, within_kernel(b)), *density_and_coverage(a, b, neighbor_radius(b))) == pytest.approx(whole)
+    gram = (a @ a.T / 8 + 1) ** 3
+    mean = (gram.sum() - np.trace(gram)) / (150 * 149)
+    assert whole[0] == pytest.approx(mean + within_kernel(b) - 2 * ((a @ b.T / 8 + 1) ** 3).mean())
+
+
+def test_no_jackknife_block_is_a_class() -> None:
+    """Ten classes in turn: every block takes each class as often as the others do."""
+    replicates = np.arange(1000) // 10
+    blocks = jackknife_blocks(1000, replicates)
+    for block in range(10):
+        assert (np.bincount((np.arange(1000) % 10)[blocks == block], minlength=10) == 10).all()
+
+
+def test_clip_reads_its_captions(instrument: ProceduralInstrument, world: ShapesWorld) -> None:
     """Two captions never share an embedding; a true caption beats one with the objects swapped."""
     ids = world.split_ids("test")
     tokens = torch.from_numpy(world.caption_tokens[ids])
@@ -190,7 +220,7 @@ def test_percentiles_need_enough_calls() -> None:
     assert speed.images_per_s_batch in (2, 4)
 
 
-def test_shipped_autoencoders_reach_the_ceiling(instrument: Instrument, world: ShapesWorld) -> None:
+def test_shipped_autoencoders_reach_the_ceiling(instrument: ProceduralInstrument, world: ShapesWorld) -> None:
     from bench.evaluate.prompts import verify
 
     ids = np.resize(world.split_ids("held_out"), 1000)

@@ -5,24 +5,24 @@ import pytest
 import torch
 
 from bench.data.render import render_split
-from bench.instrument import Instrument
+from bench.instrument.procedural import ProceduralInstrument
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.tokenizers.config import TOKENIZERS, AutoencoderConfig, TokenizerConfig
 from bench.tokenizers.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
-def instrument() -> Instrument:
-    return Instrument("shapes32")
+def instrument() -> ProceduralInstrument:
+    return ProceduralInstrument("shapes32")
 
 
 @pytest.fixture(scope="module")
-def images(instrument: Instrument) -> torch.Tensor:
+def images(instrument: ProceduralInstrument) -> torch.Tensor:
     return torch.from_numpy(render_split(instrument.world, "test", np.arange(256))[0])
 
 
 @pytest.mark.parametrize("name", sorted(TOKENIZERS))
-def test_tokens_fit_their_space(instrument: Instrument, images: torch.Tensor, name: str) -> None:
+def test_tokens_fit_their_space(instrument: ProceduralInstrument, images: torch.Tensor, name: str) -> None:
     tokenizer, space = instrument.tokenizer(name), instrument.space(name)
     with torch.inference_mode():
         stored = tokenizer.encode(images)
@@ -37,7 +37,7 @@ def test_tokens_fit_their_space(instrument: Instrument, images: torch.Tensor, na
 
 
 @pytest.mark.parametrize("name", [name for name, config in TOKENIZERS.items() if name != "autoencoder-fsq"])
-def test_latents_are_whitened(instrument: Instrument, images: torch.Tensor, name: str) -> None:
+def test_latents_are_whitened(instrument: ProceduralInstrument, images: torch.Tensor, name: str) -> None:
     """Mean 0 and variance 1 per channel over posterior samples."""
     tokenizer = instrument.tokenizer(name)
     with torch.inference_mode():
@@ -47,7 +47,7 @@ def test_latents_are_whitened(instrument: Instrument, images: torch.Tensor, name
     assert variance.mean() == pytest.approx(1.0, abs=0.1)
 
 
-def test_grouping_is_a_rearrangement(instrument: Instrument, images: torch.Tensor) -> None:
+def test_grouping_is_a_rearrangement(instrument: ProceduralInstrument, images: torch.Tensor) -> None:
     """Group (row, column) holds its 2 x 2 tokens in raster order, and decoding takes them apart again."""
     plain, grouped = instrument.tokenizer("autoencoder-kl"), instrument.tokenizer("autoencoder-kl-grouped")
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def test_grouping_is_a_rearrangement(instrument: Instrument, images: torch.Tenso
         assert torch.equal(coarse[:, row, column], block)
 
 
-def test_latents_before_quantization_decode_to_the_same_image(instrument: Instrument, images: torch.Tensor) -> None:
+def test_latents_before_quantization_decode_to_the_same_image(instrument: ProceduralInstrument, images: torch.Tensor) -> None:
     with torch.inference_mode():
         before = instrument.tokenizer("autoencoder-fsq-latents").reconstruct(images)
         after = instrument.tokenizer("autoencoder-fsq").reconstruct(images)
@@ -78,6 +78,6 @@ def test_a_stride_8_autoencoder_groups_to_the_published_grid() -> None:
         assert tokenizer.reconstruct(images).shape == images.shape
 
 
-def test_unknown_tokenizers_get_the_nearest(instrument: Instrument) -> None:
+def test_unknown_tokenizers_get_the_nearest(instrument: ProceduralInstrument) -> None:
     with pytest.raises(ValueError, match="did you mean 'autoencoder-kl'"):
         instrument.space("autoencoder-k")

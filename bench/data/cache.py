@@ -1,31 +1,43 @@
-"""The latent cache: training images encoded once, read by index from memory-mapped files.
+"""The latent cache: training images encoded once, read by index from memory-mapped shards.
 
-Letters: n images, B batch, N tokens, C channels, M condition tokens.
+Letters: n images, B batch, V views of an image (1, or 2 where it is kept mirrored too), N tokens, C channels, M condition tokens.
 
-One safetensors file per tokenizer holds `tokens` (moments (n, N, 2C) float16, or codes (n, N) int32) and `condition` (n, M)
-uint8. Which image a training step sees is a function of (seed, step) alone: there is no loader state to save.
+A folder of safetensors shards of about SHARD_BYTES, each with `tokens` (moments (n, V, N, 2C) float16, or codes (n, V, N) uint16
+or int32) and `condition` (n, M) or (n, M, F). Shards are written whole, so that a killed encoding resumes at the first missing
+one; `index.json` is written last and makes the cache complete. Which image a training step sees is a function of (seed, step)
+alone: there is no loader state to save.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
-import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from bench.data.render import render_split
-from bench.data.shapes import ShapesWorld
-from bench.tokenizers.tokenizer import Tokenizer
+from bench.results import write_text
 
-CHUNK = 2048
-NUMPY_TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "U8": np.uint8}
+SHARD_BYTES = 256 * 2**20
+NUMPY_TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A few images as the cache stores them."""
+
+    tokens: np.ndarray  # (n, V, N, 2C) float16 | (n, V, N) uint16 or int32
+    condition: np.ndarray  # (n, M) integers | (n, M, F) float16
+    skipped: list[str] = field(default_factory=list)
+    """Images that could not be read, by name, with the reason."""
 
 
 def memory_map(path: Path) -> dict[str, np.ndarray]:
@@ -42,37 +54,119 @@ def memory_map(path: Path) -> dict[str, np.ndarray]:
     return maps
 
 
-def encode_training_images(
-    world: ShapesWorld, tokenizer: Tokenizer, num_images: int, path: Path, progress: Callable[[int], None]
+def fill_cache(
+    folder: Path,
+    num_images: int,
+    row_bytes: int,
+    encode: Callable[[range], Encoded],
+    progress: Callable[[int], None],
+    *,
+    chunk: int,
+    max_skipped: int = 0,
+    about: dict[str, Any] | None = None,
 ) -> None:
-    """Render and encode the first num_images training images into `path`, written whole or not at all."""
-    if path.exists():
-        return
-    tokens, captions = [], []
-    for start in range(0, num_images, CHUNK):
-        images, ids = render_split(world, "train", np.arange(start, min(start + CHUNK, num_images)))
-        with torch.inference_mode():
-            stored = tokenizer.encode(torch.from_numpy(images))
-        tokens.append(stored.half().numpy() if stored.is_floating_point() else stored.int().numpy())
-        captions.append(world.caption_tokens[ids].astype(np.uint8))
-        progress(min(start + CHUNK, num_images))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    os.close(handle)
-    save_file({"tokens": np.concatenate(tokens), "condition": np.concatenate(captions)}, temporary)
-    os.replace(temporary, path)
+    """Encode images 0 .. num_images - 1 into a cache folder, going on where an earlier call ended.
+
+    Args:
+        row_bytes: what one image takes on disk.
+        encode: encodes a range of images; called with at most `chunk` of them.
+        max_skipped: how many images may be unreadable.
+        about: what index.json also says.
+
+    Raises:
+        ValueError: when the disk is too small, or more images than allowed are unreadable.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    per_shard = max(1, SHARD_BYTES // row_bytes)
+    starts = range(0, num_images, per_shard)
+    paths = [folder / f"shard-{number:05d}.safetensors" for number in range(len(starts))]
+    missing = sum(min(per_shard, num_images - start) for start, path in zip(starts, paths, strict=True) if not path.exists())
+    check_disk(folder, missing * row_bytes)
+    skipped: list[str] = []
+    counts = []
+    for start, path in zip(starts, paths, strict=True):
+        stop = min(start + per_shard, num_images)
+        if not path.exists():
+            parts = []
+            for first in range(start, stop, chunk):
+                parts.append(encode(range(first, min(first + chunk, stop))))
+                progress(min(first + chunk, stop))
+                _check_skipped([*skipped, *(name for part in parts for name in part.skipped)], max_skipped, num_images)
+            _save_shard(path, parts)
+        found, lost = _shard_summary(path)
+        counts.append(found)
+        skipped += lost
+        _check_skipped(skipped, max_skipped, num_images)
+        progress(stop)
+    if not sum(counts):
+        raise ValueError(f"none of the {num_images} images could be read; the first: {skipped[0]}")
+    write_text(folder / "index.json", json.dumps({"counts": counts, "skipped": skipped, **(about or {})}, indent=1))
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Refuse to begin what cannot fit.
+
+    Raises:
+        ValueError: naming what is needed and what is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"{folder} needs {format_bytes(needed)} and its disk has {format_bytes(free)} free; make room, or set "
+            "PARADIGM_BENCH_CACHE to a folder on a larger disk"
+        )
+
+
+def format_bytes(number: float) -> str:
+    """A number of bytes in the unit that reads best."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def _check_skipped(skipped: list[str], allowed: int, num_images: int) -> None:
+    if len(skipped) > allowed:
+        raise ValueError(
+            f"{len(skipped)} of the first {num_images} images cannot be read, {allowed} may (max_corrupt): "
+            f"{'; '.join(skipped[:3])}; repair them, or raise max_corrupt in the experiment's data"
+        )
+
+
+def _save_shard(path: Path, parts: list[Encoded]) -> None:
+    content = {
+        "tokens": np.concatenate([part.tokens for part in parts]),
+        "condition": np.concatenate([part.condition for part in parts]),
+    }
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        save_file(content, temporary, metadata={"skipped": json.dumps([name for part in parts for name in part.skipped])})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _shard_summary(path: Path) -> tuple[int, list[str]]:
+    """Images in a shard, and the names of those that were skipped."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return header["tokens"]["shape"][0], json.loads(header["__metadata__"]["skipped"])
 
 
 class TrainingData:
     """Batches by step from a latent cache."""
 
-    def __init__(self, path: Path) -> None:
-        maps = memory_map(path)
-        self._tokens, self._condition = maps["tokens"], maps["condition"]
+    def __init__(self, folder: Path) -> None:
+        self.index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+        counts = self.index["counts"]
+        self._shards = [memory_map(folder / f"shard-{number:05d}.safetensors") for number in range(len(counts))]
+        self._ends = np.cumsum(counts)
         self._epoch: tuple[int, int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return int(self._ends[-1])
 
     def indices(self, seed: int, step: int, batch: int) -> np.ndarray:
         """(B,) image indices of a step: consecutive entries of one permutation per (seed, epoch)."""
@@ -89,20 +183,35 @@ class TrainingData:
             self._epoch = (seed, epoch, np.random.default_rng([seed, epoch]).permutation(len(self)))
         return self._epoch[2]
 
+    def rows(self, name: str, indices: np.ndarray) -> np.ndarray:
+        """Entries of a stored array (`tokens` or `condition`) by image index (B,), in that order."""
+        shards = np.searchsorted(self._ends, indices, side="right")
+        out = np.empty((len(indices), *self._shards[0][name].shape[1:]), dtype=self._shards[0][name].dtype)
+        for shard in np.unique(shards):
+            here = shards == shard
+            first = self._ends[shard] - len(self._shards[shard][name])
+            out[here] = self._shards[shard][name][indices[here] - first]
+        return out
+
     def batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Tokens as the paradigm reads them (latents sampled from their posterior) and condition tokens (B, M) int64."""
+        """Tokens as the paradigm reads them (latents sampled from their posterior) and condition tokens: (B, M) int64, or
+        (B, M, F) float32."""
         indices = self.indices(seed, step, batch)
-        condition = torch.from_numpy(self._condition[indices].astype(np.int64))
-        stored = torch.from_numpy(self._tokens[indices])
-        if stored.dtype != torch.float16:
-            return stored.long(), condition
-        mean, std = stored.float().chunk(2, dim=2)
+        condition = self.rows("condition", indices)
+        words = torch.from_numpy(condition.astype(np.float32 if condition.dtype == np.float16 else np.int64))
+        stored = self.rows("tokens", indices)
+        views = stored.shape[1]
+        view = np.random.default_rng(step_seed(seed, step, "view")).integers(views, size=batch) if views > 1 else 0
+        chosen = stored[np.arange(batch), view]
+        if chosen.dtype != np.float16:
+            return torch.from_numpy(chosen.astype(np.int64)), words
+        mean, std = torch.from_numpy(chosen).float().chunk(2, dim=2)
         generator = torch.Generator().manual_seed(step_seed(seed, step, "posterior"))
-        return mean + std * torch.randn(mean.shape, generator=generator), condition
+        return mean + std * torch.randn(mean.shape, generator=generator), words
 
 
 def step_seed(seed: int, step: int, purpose: str) -> int:
     """A 63-bit seed for one purpose of one training step: all randomness of training is a function of (seed, step)."""
-    purposes = ("posterior", "dropout", "loss")
+    purposes = ("posterior", "dropout", "loss", "view")
     state = np.random.SeedSequence([seed, step, purposes.index(purpose)]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))

@@ -2,8 +2,7 @@
 
 Letters: B images, N tokens, C latent channels, D trunk width, P patch side, H resolution.
 
-Pixels enter and leave as (B, 3, H, H) uint8. Tokens are what the paradigms read: whitened latents (B, N, C) float32 or codes
-(B, N) int64. The trunk's weights differ between the twins; its shape, data and training do not.
+The trunk's weights differ between the twins; its shape, data and training do not.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
+from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.config import AutoencoderConfig
 
 
@@ -46,22 +46,19 @@ class GridConvolution(nn.Module):
         return x + F.gelu(self.convolution(image)).flatten(2).transpose(1, 2)
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(ImageAutoencoder):
     """Patch encoder, bottleneck, patch decoder.
 
     Encoder and decoder both mix neighboring patches by one and two convolutions: without the encoder's, every paradigm learned
     its tokens more slowly (docs/log.md).
     """
 
-    shift: Tensor
-    scale: Tensor
+    config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         c, pixels = config, 3 * config.patch**2
-        bottleneck = 2 * c.channels if c.bottleneck == "kl" else len(c.levels)
-        latent = c.channels if c.bottleneck == "kl" else len(c.levels)
+        bottleneck = c.num_channels if self.discrete else 2 * c.num_channels
         self.encoder = nn.Sequential(
             nn.Linear(pixels, c.width),
             ResidualMLP(c.width),
@@ -71,7 +68,7 @@ class Autoencoder(nn.Module):
             nn.Linear(c.width, bottleneck),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(latent, c.width),
+            nn.Linear(c.num_channels, c.width),
             GridConvolution(c.width, c.grid),
             ResidualMLP(c.width),
             GridConvolution(c.width, c.grid),
@@ -79,37 +76,23 @@ class Autoencoder(nn.Module):
             nn.LayerNorm(c.width),
             nn.Linear(c.width, pixels),
         )
-        self.quantizer = FSQ(levels=list(c.levels)) if c.bottleneck == "fsq" else None
-        self.register_buffer("shift", torch.zeros(latent))
-        self.register_buffer("scale", torch.ones(latent))
+        self.quantizer = FSQ(levels=list(c.levels)) if self.discrete else None
 
-    def encode_moments(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, H, H) to whitened mean and standard deviation (B, N, 2C) float32; the discrete twin's latents
-        before quantization have no spread."""
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.encode_raw(images)
-        if self.quantizer is not None:
-            mean = (raw - self.shift) / self.scale
-            return torch.cat([mean, torch.zeros_like(mean)], dim=2)
+        if self.discrete:
+            return raw, torch.zeros_like(raw)
         mean, log_variance = raw.chunk(2, dim=2)
-        std = (0.5 * log_variance.clamp(-20.0, 10.0)).exp()
-        return torch.cat([(mean - self.shift) / self.scale, std / self.scale], dim=2)
+        return mean, (0.5 * log_variance.clamp(-20.0, 10.0)).exp()
 
-    def encode_codes(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 3, H, H) to codes (B, N) int64 (fsq)."""
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         assert self.quantizer is not None
-        return self.quantizer(self.encode_raw(images))[1].long()
+        quantized, codes = self.quantizer(latents)
+        return quantized, codes.long()
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Whitened latents (B, N, C) or codes (B, N) to uint8 images (B, 3, H, H)."""
-        if not tokens.is_floating_point():
-            assert self.quantizer is not None
-            latents = self.quantizer.indices_to_codes(tokens)
-        else:
-            latents = tokens * self.scale + self.shift
-            if self.quantizer is not None:
-                latents = self.quantizer(latents)[0]
-        pixels = self.decode_raw(latents)
-        return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    def lookup(self, codes: Tensor) -> Tensor:
+        assert self.quantizer is not None
+        return self.quantizer.indices_to_codes(codes)
 
     def encode_raw(self, images: Tensor) -> Tensor:
         """uint8 images to the encoder's unwhitened output (B, N, 2C) or (B, N, len(levels))."""
@@ -119,7 +102,6 @@ class Autoencoder(nn.Module):
         return self.encoder(x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
 
     def decode_raw(self, latents: Tensor) -> Tensor:
-        """Unwhitened latents (B, N, C) to pixels (B, 3, H, H) float32, about -1 to 1."""
         c = self.config
         x = self.decoder(latents).unflatten(2, (3, c.patch, c.patch)).unflatten(1, (c.grid, c.grid))
         return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

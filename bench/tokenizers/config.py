@@ -1,17 +1,18 @@
-"""Sizes of the twin autoencoders and the tokens read from them, apart from the networks so that planning imports neither."""
+"""Sizes of the image autoencoders and the tokens read from them, apart from the networks so that planning imports neither."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from bench.paradigm import TokenSpace
+if TYPE_CHECKING:
+    from bench.paradigm import TokenSpace
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """Sizes of one twin; the pair differs in `bottleneck` alone."""
+    """Sizes of one of the suite's own twins; the pair differs in `bottleneck` alone."""
 
     bottleneck: Literal["kl", "fsq"]
     resolution: int = 32
@@ -27,25 +28,69 @@ class AutoencoderConfig:
     def grid(self) -> int:
         return self.resolution // self.patch
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of the latents, before quantization where there is one."""
+        return self.channels if self.bottleneck == "kl" else len(self.levels)
+
+    @property
+    def num_codes(self) -> int:
+        """Codes of the discrete twin; 0 for the continuous one."""
+        return math.prod(self.levels) if self.bottleneck == "fsq" else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedConfig:
+    """An autoencoder with published weights. Its sizes are stated, so that planning needs none, and checked when it loads."""
+
+    architecture: Literal["AutoencoderKL", "AutoencoderDC", "ConsistencyDecoderVAE", "VQModel", "mar-kl16", "llamagen-vq16"]
+    """A class of diffusers, or the checkpoint format of Li et al. 2024 or of Sun et al. 2024 (LlamaGen)."""
+    source: str
+    """Name on the Hugging Face hub, or a folder; for the two checkpoints a file."""
+    stride: int
+    """Pixels per latent position and side."""
+    num_channels: int
+    """Channels of the latents, before quantization where there is one."""
+    num_codes: int = 0
+    """Size of the codebook; 0 for continuous latents."""
+    sha256: str = ""
+    """First digits that the weights' SHA-256 must have; empty accepts any and records it."""
+    resolution: int = 256
+
+    @property
+    def grid(self) -> int:
+        return self.resolution // self.stride
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """Which tokens of an autoencoder a method reads."""
 
-    part: Literal["autoencoder-kl", "autoencoder-fsq"]
+    part: str
+    """Name of the autoencoder."""
     before_quantization: bool = False
     """The discrete autoencoder's latents before they are quantized (Li et al. 2024, table 2, first row); decoding quantizes."""
     group: int = 1
     """group x group neighbors become one token with group^2 times the channels, for autoencoders of a smaller stride (table 2,
     KL-8)."""
 
-    def space(self, autoencoder: AutoencoderConfig) -> TokenSpace:
-        """What the paradigms read."""
+    def space(self, autoencoder: AutoencoderConfig | PretrainedConfig) -> TokenSpace:
+        """What the paradigms read.
+
+        Raises:
+            ValueError: when the grid cannot be grouped, or codes would be.
+        """
+        from bench.paradigm import TokenSpace  # imported late: configurations need no torch
+
+        discrete = autoencoder.num_codes > 0 and not self.before_quantization
+        if autoencoder.grid % self.group or (discrete and self.group > 1):
+            raise ValueError(
+                f"tokenizer {self.part!r}: group={self.group} must divide the grid of {autoencoder.grid} and needs latents"
+            )
         grid = autoencoder.grid // self.group
-        if autoencoder.bottleneck == "fsq" and not self.before_quantization:
-            return TokenSpace(kind="codes", grid=grid, vocabulary=math.prod(autoencoder.levels))
-        channels = autoencoder.channels if autoencoder.bottleneck == "kl" else len(autoencoder.levels)
-        return TokenSpace(kind="latents", grid=grid, channels=channels * self.group**2)
+        if discrete:
+            return TokenSpace(kind="codes", grid=grid, vocabulary=autoencoder.num_codes)
+        return TokenSpace(kind="latents", grid=grid, channels=autoencoder.num_channels * self.group**2)
 
 
 TOKENIZERS = {
@@ -54,3 +99,4 @@ TOKENIZERS = {
     "autoencoder-fsq-latents": TokenizerConfig(part="autoencoder-fsq", before_quantization=True),
     "autoencoder-kl-grouped": TokenizerConfig(part="autoencoder-kl", group=2),
 }
+"""Of the procedural worlds."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.tokenizers.autoencoder import Autoencoder
+from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.config import TokenizerConfig
 
 
 class Tokenizer(nn.Module):
     """Images (B, 3, H, H) uint8 to tokens and back."""
 
-    def __init__(self, autoencoder: Autoencoder, config: TokenizerConfig) -> None:
+    def __init__(self, autoencoder: ImageAutoencoder, config: TokenizerConfig) -> None:
         super().__init__()
         self.autoencoder, self.group = autoencoder, config.group
-        self.discrete = autoencoder.quantizer is not None and not config.before_quantization
+        self.discrete = autoencoder.discrete and not config.before_quantization
         self.space = config.space(autoencoder.config)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -1,0 +1,130 @@
+"""What scores generated images of one data set: its conditions, its reference images and its networks.
+
+Letters: n images, M condition tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.config import Evaluation
+from bench.evaluate import fidelity
+from bench.instrument import Instrument
+from bench.results import Results, write_text
+
+RECONSTRUCTED_AT_ONCE = 256
+
+
+class Judge(ABC):
+    """Scores of generated images; what all runs share (reference, floors, ceilings) is computed once and cached."""
+
+    network: fidelity.FeatureNetwork
+    reference: fidelity.Reference
+    selection: dict[str, Callable[[dict[str, Any]], Any]]
+    """The metrics that a sampler setting is chosen for, with what ranks the validation rows; prompt following first."""
+
+    def __init__(self, instrument: Instrument, settings: Evaluation, results: Results) -> None:
+        self.instrument, self.settings, self.results = instrument, settings, results
+        self.protocol = instrument.protocol(settings)
+
+    @abstractmethod
+    def conditions(self, split: str, num: int) -> Tensor:
+        """The frozen list of a split ("validation" or "test"): condition tokens (num, M) or (num, M, F)."""
+
+    @abstractmethod
+    def passes(self, num: int) -> np.ndarray | None:
+        """Which pass over a balanced list of test conditions each image (n,) belongs to; None for independent images."""
+
+    @abstractmethod
+    def validation_scores(self, images: Tensor) -> dict[str, Any]:
+        """What the choice of a setting needs, of images of the validation conditions."""
+
+    @abstractmethod
+    def following(self, images: Tensor) -> dict[str, Any]:
+        """How well images (n, 3, H, H) of the first n test conditions follow them."""
+
+    @abstractmethod
+    def real(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
+        """As many real images (n, 3, H, H) outside the reference, of the test conditions where there are some for them; None when
+        there are too few. And what `ceiling` needs of them."""
+
+    @abstractmethod
+    def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
+        """Prompt following of reconstructions of the real images, the most that a tokenizer allows."""
+
+    def sample_seed(self, split: str) -> int:
+        """Seed of the sampler: two splits with the same conditions must not share images."""
+        return self.settings.seed
+
+    def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Scores on conditions that training never showed; draw makes images (n, 3, H, H) of condition tokens."""
+        return {}
+
+    def test_scores(self, images: Tensor, tokenizer: str) -> dict[str, Any]:
+        """All quality columns of images of the test conditions."""
+        return {
+            "num_reference": len(self.reference.features),
+            "reference": self.reference.name,
+            "fid_network": self.network.name,
+            **{name: value for name, value in asdict(self.fidelity(images)).items() if value is not None},
+            **self.floors(tokenizer),
+            **self.following(images),
+        }
+
+    def fidelity(self, images: Tensor) -> fidelity.Fidelity:
+        """FID and its relatives against the reference."""
+        cache = self.results.cache / "fidelity"
+        cache.mkdir(parents=True, exist_ok=True)
+        return fidelity.measure(self.network, images, self.reference, cache, replicates=self.passes(len(images)))
+
+    def floors(self, tokenizer: str) -> dict[str, Any]:
+        """FID of real images and of the autoencoder's reconstructions, at the same N; the ceiling of prompt following."""
+
+        def compute() -> dict[str, Any]:
+            found = self.real(self.settings.num_samples)
+            if found is None:
+                return {}
+            real, about = found
+            model = self.instrument.tokenizer(tokenizer)
+            with torch.inference_mode():
+                rebuilt = torch.cat([model.reconstruct(part) for part in real.split(RECONSTRUCTED_AT_ONCE)])
+            floor = self.fidelity(real)
+            return {
+                "fid_floor": floor.fid,
+                "kid_floor": floor.kid,
+                "fid_autoencoder": self.fidelity(rebuilt).fid,
+                **self.ceiling(rebuilt, about),
+            }
+
+        return self.cached(f"floors-{tokenizer}-{self.instrument.tokenizer_hash(tokenizer)}-{self.protocol}", compute)
+
+    def cached(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A small JSON record of the results folder, computed at the first use."""
+        path = self.results.cache / f"{name}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(compute()))
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+
+def cluster_error(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Standard error of a mean (n,) whose members share captions (n,): the sandwich estimator over caption sums.
+
+    Shares of 0 or 1 show no variation; they get the binomial error of (x + 1) / (n + 2) instead (Laplace's rule).
+    """
+    n, deviations = len(values), values.astype(np.float64) - values.mean()
+    _, inverse = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(inverse, weights=deviations)
+    if not deviations.any():
+        share = (values.mean() * n + 1) / (n + 2)
+        return float(np.sqrt(max(share * (1 - share), 0.0) / n))
+    return float(np.sqrt(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum()) / n)
