@@ -1,19 +1,15 @@
 """FID and its relatives against definitions."""
 
-import contextlib
-import io
-
 import numpy as np
 import pytest
 import torch
-from torch_fidelity import calculate_metrics
+from torch_fidelity.metric_kid import kid_features_to_metric
 
 from bench.data.render import render_captions
 from bench.data.shapes import ShapesWorld
 from bench.evaluate import fidelity
 from bench.evaluate.clip import canonical_tokens
 from bench.evaluate.fidelity import (
-    ImageDataset,
     Reference,
     density_and_coverage,
     frechet_distance,
@@ -117,41 +113,34 @@ def test_density_and_coverage_by_definition() -> None:
     assert density_and_coverage(np.repeat(a[:1], 1500, 0), b, neighbor_radius(b))[1] < 0.05
 
 
-def test_torch_fidelity_agrees_with_float64(instrument: ProceduralInstrument, world: ShapesWorld, tmp_path) -> None:
+def test_torch_fidelity_agrees_with_float64(instrument: ProceduralInstrument, world: ShapesWorld) -> None:
     ids = np.resize(world.split_ids("test"), 400)
     real = torch.from_numpy(render_captions(world, ids, "test", 0))
     other = torch.from_numpy(render_captions(world, world.split_ids("held_out")[:400], "held_out", 5000))
     network = instrument.features
-    reference = Reference.of("test-reference", real, network)
-    found = measure(network, other, reference, tmp_path)
+    reference = Reference("test-reference", network.features(real))
+    found = measure(network, other, reference)
     expected = frechet_distance(network.features(other), reference.features)
     assert found.fid == pytest.approx(expected, rel=1e-3)
     assert found.kid == pytest.approx(kid(network.features(other), reference.features), rel=1e-9)
-    with contextlib.redirect_stderr(io.StringIO()):
-        theirs = calculate_metrics(
-            input1=ImageDataset(other),
-            input2=ImageDataset(real),
-            feature_extractor=network.name,
-            kid=True,
-            kid_subsets=100,
-            kid_subset_size=200,
-            cuda=False,
-            save_cpu_ram=True,
-            cache=False,
-            verbose=False,
-        )
+    theirs = kid_features_to_metric(
+        *(torch.from_numpy(network.features(images)).float() for images in (other, real)),
+        kid_subsets=100,
+        kid_subset_size=200,
+        verbose=False,
+    )
     spread = theirs["kernel_inception_distance_std"]
     assert found.kid == pytest.approx(theirs["kernel_inception_distance_mean"], abs=3 * spread / 10)
-    same = measure(network, real, reference, tmp_path)
+    same = measure(network, real, reference)
     assert same.fid == pytest.approx(0, abs=1e-3)
     assert same.precision == same.recall == 1
     assert found.fid > 10 * same.fid
 
 
-def test_too_few_images_are_refused(instrument: ProceduralInstrument, tmp_path) -> None:
+def test_too_few_images_are_refused(instrument: ProceduralInstrument) -> None:
     images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(ValueError, match="at least 20 images"):
-        measure(instrument.features, images, Reference.of("x", images, instrument.features), tmp_path)
+        measure(instrument.features, images, Reference("x", instrument.features.features(images)))
 
 
 def test_few_images_in_many_channels_have_the_same_distance() -> None:

@@ -2,34 +2,30 @@
 
 Letters: n images, d feature channels.
 
-torch-fidelity computes FID, precision and recall; what it does not give, the full U-statistic of KID, density and coverage,
-standard errors and the correction of FID's bias, is computed here on the same features in float64. Statistics are cached under
-names that hold the hashes of weights and data, since that cache trusts names alone.
+torch-fidelity computes FID, precision, recall and the Inception Score; what it does not give, the full U-statistic of KID,
+density and coverage, standard errors and the correction of FID's bias, is computed here on the same features in float64.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
-from torch.utils.data import Dataset
-from torch_fidelity import calculate_metrics, register_feature_extractor
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 JACKKNIFE_BLOCKS = 10
 MIN_IMAGES = 2 * JACKKNIFE_BLOCKS
 ROWS_AT_ONCE = 2048
+PRECISION_BATCH = 10_000
+"""torch-fidelity's own."""
 PRECISION_NEIGHBORS = 3
 """k of precision and recall (Kynkäänniemi et al. 2019)."""
 DENSITY_NEIGHBORS = 5
@@ -53,14 +49,6 @@ class Fidelity:
     """Only of a network with class logits."""
 
 
-class Images(Protocol):
-    """uint8 images (3, H, H) by index: a tensor, or what reads them from disk."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class FeatureNetwork:
     """A frozen network whose features stand for an image."""
@@ -70,59 +58,17 @@ class FeatureNetwork:
     dim: int
     forward: Callable[[Tensor], tuple[Tensor, ...]]
     """uint8 images (B, 3, H, H) to features (B, d) and, for the Inception Score, class logits (B, classes)."""
-    has_logits: bool = False
     batch: int = 256
 
     @torch.inference_mode()
-    def features(self, images: Images) -> np.ndarray:
-        """Features (n, d) float64."""
-        parts = []
-        for start in range(0, len(images), self.batch):
-            rows = range(start, min(start + self.batch, len(images)))
-            part = images[rows.start : rows.stop] if isinstance(images, Tensor) else torch.stack([images[i] for i in rows])
-            parts.append(self.forward(part)[0].cpu())
-        return torch.cat(parts).double().numpy()
+    def read(self, images: Tensor) -> list[np.ndarray]:
+        """All that `forward` gives of images (n, 3, H, H) uint8, float64."""
+        parts = [self.forward(part) for part in images.split(self.batch)]
+        return [torch.cat(found).double().cpu().numpy() for found in zip(*parts, strict=True)]
 
-
-class ImageDataset(Dataset[Tensor]):
-    """Images one by one, as torch-fidelity wants them."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
-
-
-def register_extractor(network: FeatureNetwork) -> None:
-    """Make a network known to torch-fidelity under its name."""
-    if network.name in FEATURE_EXTRACTORS_REGISTRY:
-        return
-
-    class Extractor(FeatureExtractorBase):
-        def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
-            super().__init__(name, features_list)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return ("features", "logits")
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else "features"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-            found = dict(zip(("features", "logits"), network.forward(images), strict=False))
-            return tuple(found[name] for name in self.features_list)
-
-    register_feature_extractor(network.name, Extractor)
+    def features(self, images: Tensor) -> np.ndarray:
+        """Features (n, d) float64 of images (n, 3, H, H) uint8."""
+        return self.read(images)[0]
 
 
 @dataclass(frozen=True)
@@ -139,18 +85,12 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Reference:
-    """Real images with their features, and a name that must change whenever the images do. What all comparisons share is computed
-    once."""
+    """Features of real images, and a name that changes whenever the images do. What all comparisons share is computed once."""
 
     name: str
-    images: Images  # m of them
     features: np.ndarray  # (m, d) float64
     published: Gaussian | None = None
     """Statistics of a larger reference, which the Frechet distance uses instead."""
-
-    @classmethod
-    def of(cls, name: str, images: Images, network: FeatureNetwork) -> Reference:
-        return cls(name, images, network.features(images))
 
     @cached_property
     def gaussian(self) -> Gaussian:
@@ -168,40 +108,30 @@ class Reference:
         return neighbor_radius(self.features)
 
 
-def measure(
-    network: FeatureNetwork, images: Tensor, reference: Reference, cache: Path, *, replicates: np.ndarray | None = None
-) -> Fidelity:
+def measure(network: FeatureNetwork, images: Tensor, reference: Reference, replicates: np.ndarray | None = None) -> Fidelity:
     """All fidelity metrics of generated images (n, 3, H, H) uint8 against real ones.
 
     Args:
         replicates: which pass over a balanced list of captions each image (n,) belongs to; None for independent images.
-        cache: folder for the reference's features.
 
     Raises:
         ValueError: for too few images to have neighbors and a jackknife.
     """
     if len(images) < MIN_IMAGES:
         raise ValueError(f"fidelity needs at least {MIN_IMAGES} images, not {len(images)}; raise num_samples")
-    register_extractor(network)
-    with contextlib.redirect_stderr(io.StringIO()):
-        found = calculate_metrics(
-            input1=ImageDataset(images),
-            input2=ImageDataset(reference.images),
-            feature_extractor=network.name,
-            fid=reference.published is None,
-            isc=network.has_logits,
-            prc=True,
-            prc_neighborhood=PRECISION_NEIGHBORS,
-            cuda=False,
-            save_cpu_ram=True,
-            batch_size=network.batch,
-            cache_root=str(cache),
-            input2_cache_name=reference.name,
-            verbose=False,
-        )
-    generated, real = network.features(images), reference.features
+    generated, *logits = network.read(images)
+    real, gaussian = reference.features, reference.gaussian
+    theirs = {"mu": gaussian.mean, "sigma": gaussian.covariance}
+    fid = fid_statistics_to_metric(fid_features_to_statistics(torch.from_numpy(generated)), theirs, False)[KEY_METRIC_FID]
+    near = prc_features_to_metric(
+        torch.from_numpy(generated).float(),
+        torch.from_numpy(real).float(),
+        prc_neighborhood=PRECISION_NEIGHBORS,
+        prc_batch_size=PRECISION_BATCH,
+        save_cpu_ram=True,
+        verbose=False,
+    )
     distance = lambda rows: frechet_distance(generated[rows], reference.gaussian)  # noqa: E731
-    fid = float(found.get("frechet_inception_distance", math.nan)) if reference.published is None else distance(slice(None))
     blocks = jackknife_blocks(len(generated), replicates)
     passes = blocks if replicates is None else replicates
     fid_se, fid_unbiased = jackknife(distance, blocks)[1], math.nan
@@ -215,11 +145,11 @@ def measure(
         fid_se=fid_se,
         kid=kid,
         kid_se=kid_se,
-        precision=float(found["precision"]),
-        recall=float(found["recall"]),
+        precision=float(near["precision"]),
+        recall=float(near["recall"]),
         density=density,
         coverage=coverage,
-        inception_score=float(found["inception_score_mean"]) if network.has_logits else None,
+        inception_score=isc_features_to_metric(torch.from_numpy(logits[0]))[KEY_METRIC_ISC_MEAN] if logits else None,
     )
 
 

@@ -6,8 +6,6 @@ Letters: n images, M condition tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,24 +26,6 @@ VALIDATION_SEED = 1_000_003
 """Added to the sample seed of validation images: where conditions are classes, both splits have the same ones."""
 
 
-@dataclass(frozen=True)
-class ReadOnce:
-    """Images (n, 3, H, H) uint8 that are read when the first of them is asked for."""
-
-    num: int
-    read: Callable[[], Tensor]
-
-    @cached_property
-    def _all(self) -> Tensor:
-        return self.read()
-
-    def __len__(self) -> int:
-        return self.num
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._all[index]
-
-
 class ImageJudge(Judge):
     """Classes in balance, or captions of the evaluation split; prompt following by classifier or CLIP, where there is one."""
 
@@ -64,9 +44,7 @@ class ImageJudge(Judge):
         self.dinov2 = networks.dinov2(judge.dinov2, device) if judge.dinov2 else None
         self.clip = networks.ClipScore(judge.clip, device) if judge.clip else None
         features = self._reference_features(self.network)
-        self.reference = fidelity.Reference(
-            self._reference_name(len(features)), ReadOnce(len(features), self._reference_images), features, self._published()
-        )
+        self.reference = fidelity.Reference(self._reference_name(len(features)), features, self._published())
         self.selection = {}
         if self.classifier is not None:
             self.selection["prompt_accuracy"] = lambda row: row["prompt_accuracy"]
@@ -89,9 +67,6 @@ class ImageJudge(Judge):
         published = self.data.judge.reference_statistics
         return f"{name}+{Path(published).name}" if published else name
 
-    def _reference_images(self) -> Tensor:
-        return self._read(self.instrument.evaluation_set, 0, self.settings.num_reference)[0]
-
     def _read(self, images: ImageSet, start: int, num: int) -> tuple[Tensor, list[int | str]]:
         """Images of a split at places start .. start + num - 1 of its spread order, less what cannot be read, with conditions."""
         with self.instrument.pool() as pool:
@@ -105,7 +80,7 @@ class ImageJudge(Judge):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".partial.npy")
-            np.save(temporary, network.features(self._reference_images()))
+            np.save(temporary, network.features(self._read(self.instrument.evaluation_set, 0, self.settings.num_reference)[0]))
             temporary.replace(path)
         return np.load(path, allow_pickle=False)
 

@@ -81,9 +81,7 @@ class Judge(ABC):
 
     def fidelity(self, images: Tensor) -> fidelity.Fidelity:
         """FID and its relatives against the reference."""
-        cache = self.results.cache / "fidelity"
-        cache.mkdir(parents=True, exist_ok=True)
-        return fidelity.measure(self.network, images, self.reference, cache, replicates=self.passes(len(images)))
+        return fidelity.measure(self.network, images, self.reference, self.passes(len(images)))
 
     def floors(self, tokenizer: str) -> dict[str, Any]:
         """FID of real images and of the autoencoder's reconstructions, at the same N; the ceiling of prompt following."""

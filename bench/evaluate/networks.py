@@ -67,7 +67,6 @@ def inception(name: str, device: str) -> FeatureNetwork:
         f"inception-v3-compat-{file_hash(path)}-resized-299-tf1",
         2048,
         lambda images: tuple(found.cpu() for found in network(images.to(device))),
-        has_logits=True,
         batch=64,
     )
 

@@ -38,10 +38,9 @@ class ProceduralJudge(Judge):
     def __init__(self, instrument: ProceduralInstrument, settings: Evaluation, results: Results) -> None:
         super().__init__(instrument, settings, results)
         self.world, self.network = instrument.world, instrument.features
-        self.reference = fidelity.Reference.of(
+        self.reference = fidelity.Reference(
             f"reference-{self.world.fingerprint}-{settings.num_reference}",
-            self._renders(settings.num_reference, REFERENCE_OFFSET),
-            self.network,
+            self.network.features(self._renders(settings.num_reference, REFERENCE_OFFSET)),
         )
         self.selection = {
             "prompt_accuracy": lambda row: (row["prompt_accuracy"], row["prompt_accuracy_attributes"]),

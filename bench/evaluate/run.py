@@ -5,7 +5,6 @@ Letters: n images, M condition tokens.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
@@ -23,7 +22,7 @@ from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition
 from bench.config import Evaluation, Method, Run, Setting, merged
 from bench.evaluate.latency import measure_speed
-from bench.flops import count_call, count_sampling
+from bench.flops import count_sampling
 from bench.instrument import Instrument
 from bench.paradigm import Paradigm
 from bench.results import Results, append_line
@@ -127,8 +126,6 @@ class Evaluator:
 
         def compute() -> dict[str, Any]:
             space, conditions = self.instrument.space(run.tokenizer), self.instrument.conditions
-            decoder = copy.deepcopy(sampler.decoder.autoencoder).to("meta")
-            latents = torch.empty(1, decoder.config.grid**2, decoder.config.num_channels, device="meta")
             cost = count_sampling(
                 build_meta(replace(run, options=options), space, conditions),
                 conditions.num_tokens,
@@ -141,7 +138,7 @@ class Evaluator:
                 "flops_per_sample_backbone": cost.backbone,
                 "flops_per_sample_head": cost.head,
                 "flops_per_sample_text": cost.condition,
-                "flops_per_decode": count_call(lambda: decoder.decode_raw(latents)),
+                "flops_per_decode": sampler.decoder.autoencoder.decoder_flops(),
             }
 
         decides = [run.paradigm, run.paradigm_version, options, asdict(run.size), run.tokenizer, setting.steps, guidance]

@@ -8,6 +8,7 @@ integers; both are flat in raster order.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
@@ -69,6 +70,13 @@ class ImageAutoencoder(nn.Module, ABC):
         else:
             latents = self.lookup(tokens)
         return ((self.decode_raw(latents) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def decoder_flops(self) -> int:
+        """FLOPs of decoding one image, counted on a copy without memory."""
+        from bench.flops import count_call
+
+        model = copy.deepcopy(self).to("meta")
+        return count_call(lambda: model.decode_raw(torch.empty(1, self.config.grid**2, self.config.num_channels, device="meta")))
 
     @torch.inference_mode()
     def measure_whitening(self, batches: Iterable[Tensor]) -> None:

@@ -8,6 +8,7 @@ those of diffusers, whose classes then run all six.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.flops import count_call
 from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.config import PretrainedConfig
 from bench.weights_files import LocalFiles, weights_hash
 
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
+CONSISTENCY_STEPS = 2
+"""Steps of the consistency decoder, its own default."""
 CHECKPOINTS = ("mar-kl16", "llamagen-vq16")
 LOOKUP_ROWS = 4096
 """Latents compared with the codebook at once: 16,384 codes x 4,096 distances are 256 MiB."""
@@ -69,8 +73,17 @@ class PretrainedAutoencoder(ImageAutoencoder):
         if self.discrete:
             return self.model.decode(grid, force_not_quantize=True).sample
         if self.config.architecture == "ConsistencyDecoderVAE":  # its decoder draws noise: the same for every image and call
-            return self.model.decode(grid, generator=torch.Generator(grid.device).manual_seed(0)).sample
+            generator = torch.Generator().manual_seed(0)
+            return self.model.decode(grid, generator=generator, num_inference_steps=CONSISTENCY_STEPS).sample
         return self.model.decode(grid).sample
+
+    def decoder_flops(self) -> int:
+        if self.config.architecture != "ConsistencyDecoderVAE":
+            return super().decoder_flops()
+        network = copy.deepcopy(self.model.decoder_unet).to("meta")  # its scheduler reads values, which meta tensors do not have
+        side, channels = self.config.resolution, network.config.in_channels
+        pixels = torch.empty(1, channels, side, side, device="meta")
+        return CONSISTENCY_STEPS * count_call(lambda: network(pixels, torch.zeros(1, dtype=torch.int64, device="meta")))
 
 
 def load_pretrained(config: PretrainedConfig) -> PretrainedAutoencoder:
@@ -91,7 +104,9 @@ def load_pretrained(config: PretrainedConfig) -> PretrainedAutoencoder:
         import diffusers  # imported late: only pretrained autoencoders need it
 
         with LocalFiles(f"the {config.architecture}", config.source):
-            model = getattr(diffusers, config.architecture).from_pretrained(config.source, use_safetensors=True)
+            model = getattr(diffusers, config.architecture).from_pretrained(
+                config.source, use_safetensors=True, low_cpu_mem_usage=False
+            )
         _check_pin(config)
     model.eval().requires_grad_(False)
     wrapped = PretrainedAutoencoder(config, model).eval()
