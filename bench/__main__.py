@@ -141,8 +141,8 @@ def load_experiment(name: str, data: str | None = None) -> Any:
     return replace(found, data=replace(found.data, path=data))
 
 
-def make(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The plan that the options ask for, and its results folder."""
+def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any]:
+    """The plan that the options ask for, and its results folder; a plan to run has the tokenizers' weights."""
     from bench.config import parse_budget
 
     experiment = load_experiment(options.experiment, options.data)
@@ -158,7 +158,10 @@ def make(options: argparse.Namespace) -> tuple[Any, Any]:
     from bench.results import Results
 
     root = options.results or Path("results") / f"{experiment.name}-{budget:.1e}".replace("e+", "e").replace(".0e", "e")
-    return make_plan(experiment, budget, open_instrument(experiment.data)), Results(root)
+    instrument = open_instrument(experiment.data)
+    if to_run:
+        instrument.check_tokenizers(sorted({method.tokenizer for method in experiment.methods}))
+    return make_plan(experiment, budget, instrument), Results(root)
 
 
 def print_plan(made: Any, as_json: bool) -> None:
@@ -190,7 +193,7 @@ def print_plan(made: Any, as_json: bool) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    made, results = make(options)
+    made, results = make(options, to_run=False)
     print_plan(made, options.json)
     from bench.results import save_frame
 
@@ -204,7 +207,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    made, results = make(options)
+    made, results = make(options, to_run=True)
     made.check_hours(options.max_hours)
     from bench.progress import Display
     from bench.sweep import run_sweep

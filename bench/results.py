@@ -71,6 +71,7 @@ COLUMNS: dict[str, str] = {
     "coverage": "share of real images with a generated one in their neighborhood, k = 5",
     "inception_score": "exp of the mean divergence of class predictions, 10 splits; only with Inception as fid_network",
     "fd_dinov2": "Frechet distance in DINOv2 features",
+    "fd_dinov2_se": "jackknife standard error",
     "dinov2_network": "that DINOv2, with its weights' hash and resize",
     "clip_score": "mean cosine of image and caption in clip_checkpoint",
     "clip_score_se": "standard error of the mean, clustered by caption",
@@ -115,6 +116,13 @@ COLUMNS: dict[str, str] = {
     "status": "done, failed or missing",
     "error": "first line of the error of a failed run",
 }
+
+
+TEXT_COLUMNS = """
+run_id method paradigm tokenizer loss_unit split tuned_for sampler_options reference fid_network dinov2_network clip_checkpoint
+prompt_judge device dtype flop_rule protocol git_sha timestamp status error
+""".split()
+"""Never read as numbers: a hash such as 12e345678 would become infinity."""
 
 
 def column_dictionary() -> str:
@@ -248,7 +256,7 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / "table.csv"
     if not path.exists():
         raise ValueError(f"{path} does not exist; run `make sweep RESULTS={folder}` first")
-    frame = pd.read_csv(path)
+    frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
     lacking = [name for name in COLUMNS if name not in frame.columns]
     if lacking:
         raise ValueError(f"{path} lacks the columns {', '.join(lacking)}; rebuild it with `paradigm-bench table {folder}`")

@@ -30,10 +30,11 @@ from bench.stored import stored_jobs
 def run_sweep(plan: Plan, results: Results, display: Display) -> int:
     """Do everything that the plan misses; returns the number of failed runs."""
     instrument = open_instrument(plan.experiment.data)
-    instrument.check(plan.experiment.recipe.num_training_images)
+    jobs = missing_jobs(plan, results)
+    if jobs:
+        instrument.check(plan.experiment.recipe.num_training_images)
     results.claim(plan.identity())
     save_frame(plan.frame, results.plan)
-    jobs = missing_jobs(plan, results)
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")
     else:

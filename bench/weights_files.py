@@ -22,13 +22,15 @@ def forbid_downloads() -> None:
 
 
 class LocalFiles:
-    """Turns "not in the local cache" of the Hugging Face libraries into one line that says what to do."""
+    """Loads quietly, and turns "not in the local cache" of the Hugging Face libraries into one line that says what to do."""
 
     def __init__(self, what: str, source: str) -> None:
         self.what, self.source = what, source
 
     def __enter__(self) -> None:
-        return None
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, OSError):

@@ -95,8 +95,8 @@ def write_coco(root: Path, num_each: int) -> Path:
             notes += [{"id": 10 * number + k, "image_id": number, "caption": f"{w} {color} picture"} for k, w in enumerate("ab")]
         if split == "train2017":
             (root / split / BROKEN[0]).write_bytes(BROKEN[1])
-            images.append({"id": 9999, "file_name": BROKEN[0]})
-            notes.append({"id": 99999, "image_id": 9999, "caption": "a red picture"})
+            images.append({"id": -1, "file_name": BROKEN[0]})
+            notes.append({"id": 99999, "image_id": -1, "caption": "a red picture"})
         (root / "annotations").mkdir(exist_ok=True)
         (root / "annotations" / f"captions_{split}.json").write_text(json.dumps({"images": images, "annotations": notes}))
     return root

@@ -16,7 +16,7 @@ from bench import plot
 from bench.analysis import Analysis, analyse, difference
 from bench.claims import judge, summary
 from bench.report import write_report
-from bench.results import COLUMNS, Results, column_dictionary
+from bench.results import COLUMNS, Results, column_dictionary, load_table
 
 BUDGETS = np.logspace(17, 19.5, 6)
 
@@ -259,3 +259,12 @@ def test_the_column_dictionary_is_current() -> None:
 def test_columns_are_documented_on_the_page(report: Results) -> None:
     page = (report.root / "report.html").read_text()
     assert all(f"<dt>{name}</dt>" in page for name in COLUMNS)
+
+
+def test_hashes_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
+    """A protocol of digits and one e is no float; found when one was read as infinity."""
+    frame = synthetic.table(BUDGETS).assign(protocol="12e34567", git_sha="000000123456")
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    found = load_table(tmp_path)
+    assert set(found["protocol"]) == {"12e34567"}
+    assert set(found["git_sha"]) == {"000000123456"}

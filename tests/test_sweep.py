@@ -13,7 +13,7 @@ from bench.results import COLUMNS, Results, build_table, finished_rows, load_tab
 
 HERE = Path(__file__).parent
 MAY_BE_EMPTY = {"error", "git_sha", "latency_ms_b1_p90", "sampler_steps", "sampler_options"}
-MAY_BE_EMPTY |= {"inception_score", "fd_dinov2", "dinov2_network"}  # of real images only
+MAY_BE_EMPTY |= {"inception_score", "fd_dinov2", "fd_dinov2_se", "dinov2_network"}  # of real images only
 MAY_BE_EMPTY |= {"fid_unbiased"}  # needs two passes over the test captions
 MAY_BE_EMPTY |= {"prompt_accuracy_heldout_both", "prompt_accuracy_heldout_both_se"}  # few captions have two held-out pairs
 TEST_ROW_ONLY = {"tuned_for", "kid", "clip_score", "latency_ms_b1_p50", "prompt_accuracy_heldout"}

@@ -169,6 +169,11 @@ def frechet_distance(a: np.ndarray, b: np.ndarray | Gaussian) -> float:
     return float(((mean - b.mean) ** 2).sum() + trace + np.trace(b.covariance) - 2 * cross)
 
 
+def frechet_with_error(a: np.ndarray, b: Gaussian, replicates: np.ndarray | None) -> tuple[float, float]:
+    """Frechet distance of features (n, d) and its jackknife standard error."""
+    return frechet_distance(a, b), jackknife(lambda rows: frechet_distance(a[rows], b), jackknife_blocks(len(a), replicates))[1]
+
+
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The cubic kernel (x.y / d + 1)^3 of KID (Binkowski et al. 2018)."""
     product = x @ y.T / x.shape[1] + 1

@@ -154,8 +154,10 @@ class ImageJudge(Judge):
     def following(self, images: Tensor) -> dict[str, Any]:
         row = self._follows(images, self._asked("test", len(images)))
         if self.dinov2 is not None:
-            reference = self._reference_features(self.dinov2)
-            row["fd_dinov2"] = fidelity.frechet_distance(self.dinov2.features(images), reference)
+            reference = fidelity.Gaussian.of(self._reference_features(self.dinov2))
+            row["fd_dinov2"], row["fd_dinov2_se"] = fidelity.frechet_with_error(
+                self.dinov2.features(images), reference, self.passes(len(images))
+            )
             row["dinov2_network"] = self.dinov2.name
         return row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ class Instrument(ABC):
 
     @abstractmethod
     def check(self, num_images: int) -> None:
-        """Refuse what cannot be trained or evaluated on this machine.
+        """Refuse what cannot be trained or evaluated on this machine, before hours are spent.
 
         Raises:
             ValueError: naming the file that is missing and the command that makes or fetches it.
@@ -109,6 +109,16 @@ class Instrument(ABC):
         if not path.exists():
             raise ValueError(f"{path} is missing; make it with `{self.prepare_command} --part {part}`")
         return path
+
+    def check_tokenizers(self, names: Iterable[str]) -> None:
+        """Make sure of the tokenizers' weights, which a run's identity holds; fetches them where downloads are allowed.
+
+        Raises:
+            ValueError: naming the file that is missing and the command that makes or fetches it.
+        """
+        for name in names:
+            if not self.tokenizer_hash(name):
+                self.autoencoder(self.tokenizer_config(name).part)
 
     def hash(self, part: str) -> str:
         """Short hash of a part's weights; empty when they are not made yet (planning needs none)."""

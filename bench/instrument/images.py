@@ -82,7 +82,8 @@ class ImageInstrument(Instrument):
 
     @property
     def prepare_command(self) -> str:
-        return f"paradigm-bench prepare --experiment <the experiment> --data {self.data.path or '<the data>'}"
+        place = f" --data {self.data.path}" if self.data.path else ""
+        return f"paradigm-bench prepare --experiment <the experiment>{place}"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -144,9 +145,20 @@ class ImageInstrument(Instrument):
         return self.cache_folder
 
     def check(self, num_images: int) -> None:
-        """Also opens the data: its columns, classes and size must be as stated."""
-        for part in self.parts:
-            self.weights(part)
+        """Opens the data, whose columns, classes and size must be as stated, and loads every network that judges."""
+        from bench.evaluate import networks
+
+        judge = self.data.judge
+        if judge.features == CLASSIFIER:
+            self.weights(CLASSIFIER)
+        else:
+            networks.inception(judge.inception, self.device)
+        if judge.dinov2:
+            networks.dinov2(judge.dinov2, self.device)
+        if judge.clip:
+            networks.ClipScore(judge.clip, self.device)
+        if self.data.text is not None:
+            _ = self.text_encoder
         if len(self.training_set) < num_images:
             raise ValueError(
                 f"data {self.name} has {len(self.training_set)} images in split {self.data.split!r}, the experiment says "

@@ -1,0 +1,188 @@
+"""The whole path through the command line on a user's own images: four kinds of sources, each swept for real in miniature."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_sets
+from PIL import Image
+
+from bench.results import finished_rows, load_table
+
+NUM_EACH = 16
+SETTINGS = {
+    "imagefolder": ("", "condition='class', num_classes=3, judge=INCEPTION"),
+    "parquet": ("", "condition='class', num_classes=3, image_column='picture', condition_column='kind', judge=CLASSIFIER"),
+    "webdataset": ("", "condition='caption', text=TEXT, image_column='jpg', condition_column='txt', judge=CLIP"),
+    "coco": (
+        "",
+        "condition='caption', text=TEXT, split='train2017', evaluation_split='val2017', condition_column='caption', judge=CLIP",
+    ),
+}
+EXPERIMENT = """
+from bench.config import *
+from pathlib import Path
+ROOT = Path({root!r})
+INCEPTION = JudgeConfig(inception=str(ROOT / "inception.pth"), dinov2=str(ROOT / "dinov2"))
+CLASSIFIER = JudgeConfig(features="classifier")
+CLIP = JudgeConfig(inception=str(ROOT / "inception.pth"), clip=str(ROOT / "clip"))
+TEXT = TextEncoderConfig(source=str(ROOT / "t5"), num_tokens=5, feature_dim=16)
+DATA = ImageData(
+    name={kind!r}, source={kind!r}, resolution=16, max_corrupt=0.05,
+    autoencoders={{"kl": PretrainedConfig(architecture="AutoencoderKL", source=str(ROOT / "vae"), stride=4, num_channels=4),
+                  "own": AutoencoderConfig(bottleneck="fsq", patch=4, width=16, num_decoder_blocks=1, levels=(4, 4))}},
+    {options},
+)
+METHOD = {{"learning_rates": (2e-3,)}}
+EXPERIMENT = Experiment(
+    name={kind!r}, data=DATA,
+    methods=(
+        Method(paradigm="diffusion", tokenizer="kl", settings=grid(steps=(2,), guidance=(1.0, 2.0)), **METHOD),
+        Method(paradigm="next-token", tokenizer="own", settings=grid(guidance=(1.0,)), **METHOD),
+    )[:{methods}],
+    sizes=(Size(width=32, depth=2, num_heads=2),), budget=2e9, rungs=(1.0,), num_seeds=((1,),),
+    recipe=Recipe(batch_size=4, precision="fp32", warmup_steps=5, num_training_images=3 * 16),
+    evaluation=Evaluation(num_samples=20, num_validation=20, num_reference=24, latency_calls=11, throughput_batches=(4,)),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    small_sets.write_imagefolder(folder / "imagefolder", NUM_EACH)
+    small_sets.write_webdataset(folder / "webdataset", NUM_EACH)
+    small_sets.write_parquet(folder / "parquet", NUM_EACH)
+    small_sets.write_coco(folder / "coco", NUM_EACH)
+    small_sets.save_autoencoder(folder / "vae")
+    small_sets.save_t5(folder / "t5")
+    small_sets.save_clip(folder / "clip")
+    small_sets.save_dinov2(folder / "dinov2")
+    small_sets.save_inception(folder / "inception.pth")
+    for kind, (_, options) in SETTINGS.items():
+        text = EXPERIMENT.format(root=str(folder), kind=kind, options=options, methods=2 if kind == "parquet" else 1)
+        (folder / f"{kind}.py").write_text(text)
+    return folder
+
+
+def bench(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, with all caches below root."""
+    places = {"PARADIGM_BENCH_CACHE": str(root / "cache"), "HF_HOME": str(root / "hub"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, check=False, env={**os.environ, **places}
+    )
+
+
+def swept(root: Path, kind: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = root / f"results-{kind}"
+    given = ("--experiment", str(root / f"{kind}.py"), "--data", str(root / kind), "--results", str(out))
+    return out, bench(root, "sweep", *given)
+
+
+@pytest.mark.parametrize("kind", ["imagefolder", "webdataset", "coco"])
+def test_a_sweep_on_own_images(root: Path, kind: str) -> None:
+    out, done = swept(root, kind)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "skipped, cannot be read" in done.stderr
+    row = finished_rows(load_table(out)).iloc[0]
+    assert np.isfinite(row[["fid", "fid_se", "kid", "precision", "recall", "coverage", "inception_score"]].astype(float)).all()
+    assert row["fid_network"].startswith("inception-v3-compat")
+    assert row["num_reference"] <= 24
+    assert kind in row["reference"]
+    assert "16px" in row["reference"]
+    if kind == "imagefolder":
+        assert np.isfinite(row["fd_dinov2"])
+        assert row["tuned_for"] == "fid"
+    else:
+        assert -1 <= row["clip_score"] <= 1
+        assert "clip_score" in row["tuned_for"]
+        assert "resized to 32" in row["clip_checkpoint"]
+    page = (out / "report.html").read_text()
+    assert "inception-v3-compat" in page
+    assert row["reference"] in page
+    assert (out / "figures" / "fid-against-training-flops.png").stat().st_size > 0
+    assert (out / "figures" / "samples.png").stat().st_size > 0
+
+
+def test_classes_by_name_and_the_same_command_again(root: Path) -> None:
+    out, done = swept(root, "imagefolder")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "nothing to train" in done.stderr
+    run = finished_rows(load_table(out)).iloc[0]["run_id"]
+    wrong = bench(root, "sample", str(out / "runs" / run), "gren", "--out", str(root / "x.png"))
+    assert wrong.returncode == 2
+    assert "did you mean 'green'" in wrong.stderr
+    assert len(wrong.stderr.strip().splitlines()) == 1
+    right = bench(root, "sample", str(out / "runs" / run), "green", "--out", str(root / "x.png"), "--steps", "2")
+    assert right.returncode == 0, right.stderr
+    with Image.open(root / "x.png") as image:
+        assert image.size == (8 * 32, 32)
+    cached = json.loads(next((root / "cache").glob("imagefolder-*/latents-*/index.json")).read_text())
+    assert len(cached["skipped"]) == 1
+    assert "broken.jpg" in cached["skipped"][0]
+
+
+def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> None:
+    """Without them the sweep names the command; with them it runs, and settings are chosen for the classifier's accuracy."""
+    out, done = swept(root, "parquet")
+    assert done.returncode == 2
+    assert "own.safetensors is missing; make it with `paradigm-bench prepare" in done.stderr
+    assert not (out / "experiment.json").exists()
+    code = (
+        "from bench.__main__ import load_experiment; from bench.instrument import open_instrument\n"
+        "from bench.prepare import Recipe, train_parts; from bench.progress import Display\n"
+        f"instrument = open_instrument(load_experiment({str(root / 'parquet.py')!r}, {str(root / 'parquet')!r}).data)\n"
+        "recipe = Recipe(autoencoder_steps=200, classifier_steps=300, classifier_batch_images=16)\n"
+        "train_parts(instrument, recipe, instrument.parts, Display(quiet=True))\n"
+        "print(instrument.classifier.accuracy)"
+    )
+    places = {"PARADIGM_BENCH_CACHE": str(root / "cache"), "HF_HOME": str(root / "hub")}
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **places})
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert float(made.stdout) > 0.8
+    out, done = swept(root, "parquet")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = finished_rows(load_table(out))
+    assert sorted(rows["method"]) == ["diffusion", "next-token"]
+    assert rows["prompt_accuracy"].between(0, 1).all()
+    assert rows["prompt_judge"].str.startswith("parquet-classifier-").all()
+    assert rows["inception_score"].isna().all()
+
+
+def test_plan_needs_neither_data_nor_weights(tmp_path: Path) -> None:
+    """DiT-XL/2 costs 711.7 GFLOP per training image as published (118.6 GMAC x 2 x 3); ours has one class token more. MAR-L costs
+    971 at its mean mask, less 58 that the published code spends on tokens whose loss it drops."""
+    places = {"PARADIGM_BENCH_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub")}
+    code = (
+        "import json; from bench.__main__ import load_experiment; from bench.instrument import open_instrument\n"
+        "from bench.plan import _run, count_run; from bench.build import build_meta\n"
+        "out = {}\n"
+        "for name, method, size in (('imagenet256', 'diffusion-kl-8', 2), ('imagenet256_mar', 'mar-diffloss', 0)):\n"
+        "    e = load_experiment(name); i = open_instrument(e.data); m = {m.name: m for m in e.methods}[method]\n"
+        "    run = _run(e, m, e.sizes[size], 10**20, i)\n"
+        "    out[method] = count_run(run, build_meta(run, i.space(m.tokenizer), i.conditions), i.conditions).dense / 1e9\n"
+        "print(json.dumps(out))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **places})
+    found = json.loads(done.stdout)
+    assert found["diffusion-kl-8"] == pytest.approx(711.7, rel=0.006)
+    assert found["mar-diffloss"] == pytest.approx(971 - 58, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["imagenet256", "cc12m"])
+def test_large_experiments_are_planned_anywhere(tmp_path: Path, name: str) -> None:
+    """One method of each; what the plan cannot know yet is said, and no folder is claimed."""
+    given = ("--experiment", name, "--paradigms", "diffusion", "--budget", "1e19", "--results", str(tmp_path / name))
+    done = bench(tmp_path, "plan", *given)
+    assert done.returncode == 0, done.stderr
+    assert "latent cache: kl-16" in done.stdout
+    assert "weights not on this machine yet: kl-16" in done.stderr
+    assert not (tmp_path / name / "experiment.json").exists()
+    assert (tmp_path / name / "plan.csv").exists()
+    refused = bench(tmp_path, "sweep", *given)
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
