@@ -116,14 +116,15 @@ def _measured(rows: pd.DataFrame, columns: dict[str, str]) -> dict[str, str]:
 
 
 def caption(rows: pd.DataFrame) -> str:
-    """The protocol line under a figure: N, how settings were chosen, seeds, device, protocol hash."""
+    """The protocol line under a figure: N, reference and network, how settings were chosen, seeds, device, protocol hash."""
 
     def values(name: str) -> str:
         found = sorted({str(int(v)) if isinstance(v, float) and v == int(v) else str(v) for v in rows[name].dropna()})
         return ", ".join(found) or "none"
 
     return (
-        f"N={values('num_samples')} generated, {values('num_reference')} real; settings chosen on validation conditions; "
+        f"N={values('num_samples')} generated, {values('num_reference')} real ({values('reference')}); features "
+        f"{values('fid_network')}; settings chosen on validation conditions; "
         f"training seeds {values('seed')}; sampling seed {values('sample_seed')}; {values('device')}; {values('dtype')}; "
         f"protocol {values('protocol')}"
     )

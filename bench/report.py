@@ -23,7 +23,7 @@ from bench.results import COLUMNS, TUNED, Results, finished_rows, load_table, wr
 
 GRID_SIDE = 64
 """Pixels of an image in the grid, at least; small images are enlarged by a whole factor."""
-GRID_PROMPTS = 8
+GRID_PROMPTS, GRID_GAP = 8, 2
 SHOWN = """
 method width depth seed flops_budget flops_spent num_params steps epochs learning_rate tuned_for sampler_steps guidance
 temperature fid fid_se fid_unbiased fid_floor kid kid_se precision recall density coverage inception_score
@@ -231,11 +231,11 @@ def sample_grid(analysis: Analysis, results: Results) -> Image.Image | None:
                 strips[cell["method"], cell["flops_budget"]] = image.crop((0, 0, image.width, side)).convert("RGB")
     if not strips:
         return None
-    width, side = next(iter(strips.values())).size
-    scale = -(-GRID_SIDE // side)
-    width, side = width * scale, side * scale
+    side = next(iter(strips.values())).height
+    side *= -(-GRID_SIDE // side)
+    width = GRID_PROMPTS * (side + GRID_GAP)
     label, band = 10 + 7 * max(len(method) for method in methods), 18
-    canvas = Image.new("RGB", (label + width, len(budgets) * (len(methods) * side + band)), "white")
+    canvas = Image.new("RGB", (label + width, len(budgets) * (len(methods) * (side + GRID_GAP) + band)), "white")
     draw = ImageDraw.Draw(canvas)
     y = 0
     for budget in budgets:
@@ -244,6 +244,9 @@ def sample_grid(analysis: Analysis, results: Results) -> Image.Image | None:
         for method in methods:
             draw.text((4, y + side // 2 - 6), method, fill="black")
             if (method, budget) in strips:
-                canvas.paste(strips[method, budget].resize((width, side), Image.Resampling.NEAREST), (label, y))
-            y += side
+                strip = strips[method, budget].resize((GRID_PROMPTS * side, side), Image.Resampling.NEAREST)
+                for column in range(GRID_PROMPTS):
+                    cell = strip.crop((column * side, 0, (column + 1) * side, side))
+                    canvas.paste(cell, (label + column * (side + GRID_GAP), y))
+            y += side + GRID_GAP
     return canvas
