@@ -25,7 +25,7 @@ PLAN_OPTIONS = --experiment='$(EXPERIMENT)' $(call given,BUDGET,--budget) $(if $
 	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)') $(if $(DATA),--data='$(DATA)') $(if $(DOWNLOAD),--download)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep plan report test lint bench prepare clean
+.PHONY: help setup sweep plan report test coverage lint bench prepare clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,10 @@ report: $(READY)  ## draw figures and report.html again from RESULTS=results/NAM
 test: $(READY)  ## lint, types and tests
 	@$(MAKE) --no-print-directory lint
 	@$(RUN) -m pytest -n 2 --dist loadfile
+
+coverage: $(READY)  ## share of lines that the tests run, sweeps in their own processes included
+	@$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	@rm -f .coverage .coverage.*
 
 lint: $(READY)  ## ruff and mypy
 	@$(RUN) -m ruff check .

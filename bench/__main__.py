@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
+import re
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,8 +42,29 @@ class Parser(argparse.ArgumentParser):
     """Reports a bad option in one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Exit with status 2, naming the nearest allowed value or option."""
+        message += self._hint(message)
         print(f"{self.prog}: {message}; `{self.prog} --help` lists what is allowed", file=sys.stderr)
         sys.exit(2)
+
+    def _hint(self, message: str) -> str:
+        chosen = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if chosen:
+            given, allowed = chosen[1], re.findall(r"[\w-]+", chosen[2])
+        elif message.startswith("unrecognized arguments: -"):
+            given, allowed = message.split()[2].partition("=")[0], list(self._every_option())
+        else:
+            return ""
+        close = difflib.get_close_matches(given, allowed, n=1)
+        return f"; did you mean {close[0]!r}?" if close else ""
+
+    def _every_option(self) -> Iterator[str]:
+        """Option strings of this parser and its stages."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for stage in action.choices.values():
+                    yield from (name for each in stage._actions for name in each.option_strings)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,8 +110,11 @@ def build_parser() -> argparse.ArgumentParser:
         ("report", report, "draw the figures and the report from table.csv"),
         ("status", status, "what is done, failed and missing"),
     ):
-        add(name, stage, text).add_argument("results", type=Path)
-    add("paradigms", paradigms, "list the known paradigms and where they come from")
+        sub = add(name, stage, text)
+        sub.add_argument("results", type=Path)
+    sub.add_argument("--json", action="store_true", help="one JSON object per run")
+    sub = add("paradigms", paradigms, "list the known paradigms and where they come from")
+    sub.add_argument("--json", action="store_true", help="one JSON object per paradigm")
     sub = add("check", check, "run the conformance test on a paradigm")
     sub.add_argument("name")
     sub.add_argument("--options", default="{}", help="constructor options as JSON")
@@ -110,7 +137,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--download", action="store_true", help="let missing data be fetched from the network")
     sub.add_argument("--part", action="append", help="only this part; may be repeated")
     sub.add_argument("--measure", action="store_true", help="train nothing; only write the card of measured quality")
-    add("doctor", doctor, "versions, devices, weights and free disk")
+    sub = add("doctor", doctor, "versions, devices, weights, caches and free disk, and what is missing")
+    sub.add_argument("--json", action="store_true", help="one JSON object per finding")
+    sub = add("completion", completion, 'print a completion script: eval "$(paradigm-bench completion bash)"')
+    sub.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return parser
 
 
@@ -165,6 +195,7 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any]:
 
 
 def print_plan(made: Any, as_json: bool) -> None:
+    """Show the plan as a table or as JSON lines."""
     from bench.data.cache import format_bytes
     from bench.plan import format_hours
 
@@ -193,6 +224,7 @@ def print_plan(made: Any, as_json: bool) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
+    """Count every run and write plan.csv."""
     made, results = make(options, to_run=False)
     print_plan(made, options.json)
     from bench.results import save_frame
@@ -207,6 +239,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> int:
+    """Do everything that the plan misses; 1 when a run failed."""
     made, results = make(options, to_run=True)
     made.check_hours(options.max_hours)
     from bench.progress import Display
@@ -218,6 +251,7 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def stored_plan(folder: Path) -> Any:
+    """A folder's plan."""
     import pandas as pd
 
     from bench.results import Results
@@ -229,6 +263,7 @@ def stored_plan(folder: Path) -> Any:
 
 
 def table(options: argparse.Namespace) -> None:
+    """Derive table.csv from the runs' records."""
     from bench.results import build_table, save_frame
 
     results, planned = stored_plan(options.results)
@@ -237,6 +272,7 @@ def table(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
+    """Draw figures and report from table.csv."""
     from bench.report import write_report
     from bench.results import Results
 
@@ -246,15 +282,20 @@ def report(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
+    """Say what is done, failed and missing."""
     results, planned = stored_plan(options.results)
     for row in planned:
         path = results.run(row["run_id"]) / "run.json"
         found = json.loads(path.read_text()) if path.exists() else {}
-        error = f"  {found['error']}" if found.get("error") else ""
-        print(f"{found.get('status', 'missing'):10} {row['run_id']}{error}")
+        state = {"run_id": row["run_id"], "status": found.get("status", "missing"), "error": found.get("error")}
+        if options.json:
+            print(json.dumps(state))
+        else:
+            print(f"{state['status']:10} {state['run_id']}" + (f"  {state['error']}" if state["error"] else ""))
 
 
 def run(options: argparse.Namespace) -> int:
+    """Train and evaluate one planned run here."""
     from bench.progress import Display
     from bench.results import Results
     from bench.sweep import run_alone
@@ -263,6 +304,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
+    """Sample and score trained runs again."""
     from bench.progress import Display
     from bench.results import Results
     from bench.sweep import run_alone
@@ -271,13 +313,26 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def paradigms(options: argparse.Namespace) -> None:
+    """List the known paradigms."""
     from bench.registry import BUILT_INS, targets
 
     for name, target in sorted(targets().items()):
-        print(f"{name:16} {target:36} {'built-in' if name in BUILT_INS else 'plugin'}")
+        origin = "built-in" if name in BUILT_INS else "plugin"
+        if options.json:
+            print(json.dumps({"name": name, "target": target, "origin": origin}))
+        else:
+            print(f"{name:22} {target:40} {origin}")
+
+
+def completion(options: argparse.Namespace) -> None:
+    """Print a shell's completion script."""
+    import shtab
+
+    print(shtab.complete(build_parser(), shell=options.shell))
 
 
 def check(options: argparse.Namespace) -> int:
+    """Run the conformance test; 1 when it finds something."""
     from bench.registry import load
     from bench.testing import check_paradigm
 
@@ -293,6 +348,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def new(options: argparse.Namespace) -> None:
+    """Write a package with a paradigm."""
     from bench.scaffold import write_plugin
 
     folder = write_plugin(options.name, options.folder)
@@ -300,6 +356,7 @@ def new(options: argparse.Namespace) -> None:
 
 
 def sample(options: argparse.Namespace) -> None:
+    """Write a grid of samples for a condition."""
     from dataclasses import replace
 
     from bench.evaluate.run import save_grid
@@ -317,6 +374,7 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def prepare(options: argparse.Namespace) -> None:
+    """Train and measure the suite's own networks for a data set."""
     from bench.card import write_card
     from bench.config import ImageData
     from bench.instrument import open_instrument
@@ -346,40 +404,24 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    import importlib.metadata
-    import platform
-    import shutil
-
+    """Say what this machine has; 1 when something is broken."""
     import bench
 
     if bench.__file__ is None:
         raise UserError(f"a folder named 'bench' in {os.getcwd()} hides the package; change to another folder")
-    print(f"python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
-    for name in ("paradigm-bench", "torch", "torchvision", "lightning", "fvcore", "torch-fidelity", "transformers"):
-        try:
-            print(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            print(f"{name} is missing; install with `make setup`")
-    try:
-        import torchvision  # noqa: F401
-    except (RuntimeError, ImportError) as error:
-        print(
-            f"torchvision does not import ({error}); a CPU build of torch cannot load it: install the pair that "
-            "requirements.lock names"
-        )
-        return 1
-    import torch
+    from dataclasses import asdict
 
-    print(f"GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none, runs train on CPU'}")
-    from bench.instrument.procedural import WORLDS, ProceduralInstrument
-    from bench.prepare import PARTS
+    from bench.doctor import examine
 
-    for world in WORLDS:
-        for part in PARTS:
-            found = ProceduralInstrument(world).hash(part)
-            print(f"weights {world} {part}: {found or f'missing; `paradigm-bench prepare {world} --part {part}` makes them'}")
-    print(f"free disk here: {shutil.disk_usage('.').free / 2**30:.1f} GiB")
-    return 0
+    broken = False
+    for finding in examine():
+        broken = broken or finding.broken
+        if options.json:
+            print(json.dumps(asdict(finding)))
+        else:
+            wrong = finding.broken or not finding.found
+            print(f"{finding.name}: {finding.found or 'missing'}" + (f"; {finding.advice}" if wrong and finding.advice else ""))
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

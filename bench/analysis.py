@@ -180,7 +180,7 @@ class Analysis:
         return rows.merge(best_per_budget(rows, METRICS[name])[keys], on=keys)
 
     def values(self, name: str, budget: float) -> dict[str, Array]:
-        """Per method the metric of its best size at a budget, one value per seed."""
+        """Per method the metric of its best size at a budget, one value per seed (n,)."""
         runs = self.best_runs(name)
         return {m: g[name].to_numpy(float) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}
 

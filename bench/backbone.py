@@ -84,6 +84,7 @@ class Attention(nn.Module):
         self.key_scale = nn.Parameter(torch.ones(head)) if config.qk_norm else None
 
     def forward(self, x: Tensor, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
+        """Positions (B, T, D) to (B, T, D), also over the cached ones."""
         batch, length, width = x.shape
         qkv = self.query_key_value(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (B, H, T, E)
@@ -119,6 +120,7 @@ class Block(nn.Module):
         self.modulation = linear(width, 6 * width, std=0) if config.modulation else None
 
     def forward(self, x: Tensor, vector: Tensor | None, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
+        """Positions (B, T, D) and a vector (B, D) to (B, T, D)."""
         if self.modulation is None:
             x = x + self.attention(self.attention_norm(x), causal, cache, block)
             return x + self.mlp(self.mlp_norm(x))

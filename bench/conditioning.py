@@ -25,7 +25,7 @@ class ConditionSpace:
     feature_dim: int = 0
 
     def example(self, batch: int) -> Tensor:
-        """Condition tokens of a batch, on the current default device."""
+        """Condition tokens (B, M) or (B, M, F) of a batch, on the current default device."""
         if self.feature_dim:
             return torch.ones(batch, self.num_tokens, self.feature_dim)
         return torch.zeros(batch, self.num_tokens, dtype=torch.int64)
@@ -40,7 +40,7 @@ class Condition:
 
     @classmethod
     def of(cls, tokens: Tensor) -> Condition:
-        """Every image conditioned."""
+        """Every image conditioned on its tokens (B, M) or (B, M, F)."""
         return cls(tokens, torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device))
 
     def __len__(self) -> int:
@@ -54,6 +54,7 @@ class Condition:
         return replace(self, null=self.null | drop)
 
     def to(self, device: torch.device) -> Condition:
+        """The same on a device."""
         return Condition(self.tokens.to(device), self.null.to(device))
 
 
@@ -73,6 +74,7 @@ class ConditionEmbedding(nn.Module):
         self.pool = linear(width, width)
 
     def forward(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """B conditions to prefix (B, M, D) and pooled vector (B, D)."""
         prefix = torch.where(condition.null[:, None, None], self.null, self.words(condition.tokens))
         prefix = prefix + self.positions
         return prefix, self.pool(prefix.sum(1))

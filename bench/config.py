@@ -29,6 +29,7 @@ class Size:
 
     @property
     def name(self) -> str:
+        """Width and depth, as tables and figures show them."""
         return f"{self.width}x{self.depth}"
 
 
@@ -83,6 +84,7 @@ class Method:
 
     @property
     def name(self) -> str:
+        """The label, or the paradigm's name."""
         return self.label or self.paradigm
 
     @classmethod
@@ -314,6 +316,7 @@ class Run:
 
     @property
     def size(self) -> Size:
+        """Its size as an experiment lists it."""
         return Size(width=self.width, depth=self.depth, num_heads=self.num_heads)
 
     @property
@@ -331,6 +334,7 @@ class Run:
         return f"{self.method}-{self.size.name}-s{self.seed}-{middle}-{digest}"
 
     def to_json(self) -> str:
+        """Text that from_json reads."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

@@ -63,7 +63,7 @@ class Law:
 
     @classmethod
     def of(cls, parameters: Array, num_terms: int, objective: float) -> Law:
-        """Inverse of `parameters`."""
+        """Inverse of `parameters` (P,)."""
         k = num_terms
         offset = float(parameters[2 * k]) if len(parameters) > 2 * k else None
         return cls(parameters[:k].copy(), parameters[k : 2 * k].copy(), offset, objective)
@@ -276,7 +276,7 @@ class ScalingFit:
 
 
 def lacking(compute: Array) -> str:
-    """The sentence that says what is missing for an exponent, for the training FLOPs of all runs; empty when nothing is."""
+    """The sentence that says what is missing for an exponent, for the training FLOPs (n,) of all runs; empty when nothing is."""
     budgets, seeds = np.unique(compute, return_counts=True)
     if len(budgets) == 0:
         return "no finished run"
@@ -413,7 +413,7 @@ def _information(law: Law, compute: Array, values: Array) -> float:
 
 
 def held_out_error(compute: Array, values: Array, delta: float, *, offset: bool) -> float:
-    """Relative error of the geometric mean at the top budget, for a fit without it."""
+    """Relative error of the geometric mean at the top budget, for a fit to values (n,) without it."""
     top = compute == compute.max()
     if len(np.unique(compute[~top])) < 3:
         return math.nan
@@ -422,7 +422,7 @@ def held_out_error(compute: Array, values: Array, delta: float, *, offset: bool)
 
 
 def seed_noise(compute: Array, log_values: Array) -> float:
-    """Standard deviation between seeds at one budget, pooled over the budgets with more than one; NaN without any."""
+    """Standard deviation of values (n,) between seeds at one budget, pooled over budgets with more than one; else NaN."""
     squares, freedom = 0.0, 0
     for budget in np.unique(compute):
         cell = log_values[compute == budget]

@@ -113,7 +113,7 @@ class FlopCount:
 
 
 def count_forward(model: nn.Module, inputs: tuple[Tensor, ...]) -> FlopCount:
-    """Count one forward pass of a model whose parameters and inputs are all on the meta device.
+    """Count one forward pass of a model whose parameters and inputs (B, ...) are all on the meta device.
 
     Raises:
         UncountedOperatorError: when an operator is neither billed nor free.
@@ -179,11 +179,12 @@ class LossForward(nn.Module):
         self.paradigm = paradigm
 
     def forward(self, tokens: Tensor, condition_tokens: Tensor, null: Tensor) -> Tensor:
+        """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F), null (B,) to the mean loss ()."""
         return self.paradigm.loss(tokens, Condition(condition_tokens, null))[0]
 
 
 def meta_batch(paradigm: Paradigm, batch: int, num_condition_tokens: int, feature_dim: int = 0) -> tuple[Tensor, ...]:
-    """Token, condition and null tensors of the shapes of a training batch, on the meta device."""
+    """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F) and null (B,) of a batch, on the meta device."""
     with torch.device("meta"):
         tokens = paradigm.space.example(batch)
         words = torch.empty(batch, num_condition_tokens, dtype=torch.int64)
@@ -279,6 +280,7 @@ class SamplingCost:
 
     @property
     def total(self) -> int:
+        """All of them."""
         return self.backbone + self.condition + self.head
 
 

@@ -99,6 +99,7 @@ class Reporter:
         self.sent_at = 0.0
 
     def stage(self, text: str) -> None:
+        """Say what the run is doing now."""
         self.reports.put({"run": self.run.run_id, "stage": text, "flops": 0})
 
     def progress(self, spent: int, start: int, loss: float) -> None:

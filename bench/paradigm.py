@@ -32,16 +32,17 @@ class TokenSpace:
 
     @property
     def num_tokens(self) -> int:
+        """N, tokens of an image."""
         return self.grid**2
 
     def empty(self, batch: int, device: torch.device) -> Tensor:
-        """A batch of zeros, to be filled by a sampler."""
+        """A batch of zeros, (B, N, C) or (B, N), to be filled by a sampler."""
         if self.kind == "latents":
             return torch.zeros(batch, self.num_tokens, self.channels, device=device)
         return torch.zeros(batch, self.num_tokens, dtype=torch.int64, device=device)
 
     def example(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Random tokens of a batch, as a paradigm reads them, on the current default device."""
+        """Random tokens of a batch, (B, N, C) or (B, N), as a paradigm reads them, on the current default device."""
         if self.kind == "latents":
             return torch.randn(batch, self.num_tokens, self.channels, generator=generator)
         return torch.randint(self.vocabulary, (batch, self.num_tokens), generator=generator)
@@ -89,7 +90,7 @@ class Paradigm(nn.Module, ABC):
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator
     ) -> Tensor:
-        """Draw one image's tokens per condition, as `reads` says.
+        """Draw one image's tokens per condition, (B, N, C) or (B, N) as `reads` says.
 
         Args:
             condition: B conditions.

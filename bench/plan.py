@@ -63,6 +63,7 @@ class PlannedRun:
 
     @property
     def steps(self) -> int:
+        """Optimizer steps that the budget buys."""
         return round(self.run.flops_budget / (self.flops_per_image * self.run.recipe.batch_size))
 
     def row(self, previous_budget: int) -> dict[str, Any]:

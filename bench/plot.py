@@ -321,7 +321,7 @@ def quality_against_cost(analysis: Analysis, name: str) -> Figure:
 
 
 def pareto(cost: Array, quality: Array, more_is_better: bool, higher_is_better: bool) -> list[int]:
-    """Indices, by ascending cost, of the points that no other beats on both axes."""
+    """Indices, by ascending cost, of the points (n,) that no other beats on both axes."""
     x = -cost if more_is_better else cost
     y = -quality if higher_is_better else quality
     front = [

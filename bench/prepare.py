@@ -92,7 +92,7 @@ Images = Callable[[int], Tensor]
 def train_autoencoder(
     config: AutoencoderConfig, images: Images, whitening: Iterable[Tensor], recipe: Recipe, progress: Progress
 ) -> Autoencoder:
-    """Train one twin; mean and standard deviation of its latents are measured on the batches of `whitening`."""
+    """Train one twin; mean and standard deviation of its latents are measured on the batches (B, 3, H, H) of `whitening`."""
     torch.manual_seed(recipe.seed)
     model = Autoencoder(config)
     num_pixels = 3 * config.resolution**2
@@ -146,7 +146,7 @@ def train_classifier(instrument: ImageInstrument, recipe: Recipe, progress: Prog
 
 
 def image_batches(instrument: ImageInstrument, recipe: Recipe, batch: int) -> Callable[[int], tuple[Tensor, list[int | str]]]:
-    """Random training images of a step, mirrored at random where the data allows it, with their conditions."""
+    """Random training images (B, 3, H, H) of a step, mirrored at random where the data allows it, with their conditions."""
     pool = instrument.pool()
 
     def read(step: int) -> tuple[Tensor, list[int | str]]:

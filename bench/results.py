@@ -1,7 +1,7 @@
 """The results folder: where each stage writes, and the table that is derived from it. No torch.
 
     results/<name>/experiment.json plan.csv table.csv report.html figures/
-    results/<name>/runs/<run_id>/run.json metrics.jsonl evals.jsonl weights.safetensors samples.png
+    results/<name>/runs/<run_id>/run.json metrics.jsonl evals.jsonl weights.safetensors samples.png logs/{csv,tensorboard}/
     results/<name>/trunks/<trunk_id>/  checkpoints to branch from
     results/<name>/cache/              latents, reference features
 
@@ -140,14 +140,17 @@ class Results:
 
     @property
     def plan(self) -> Path:
+        """The table of planned runs."""
         return self.root / "plan.csv"
 
     @property
     def table(self) -> Path:
+        """The table of results."""
         return self.root / "table.csv"
 
     @property
     def figures(self) -> Path:
+        """Folder of the figures."""
         return self.root / "figures"
 
     @property
@@ -157,12 +160,15 @@ class Results:
 
     @property
     def experiment(self) -> Path:
+        """What the folder belongs to."""
         return self.root / "experiment.json"
 
     def run(self, run_id: str) -> Path:
+        """Folder of a run."""
         return self.root / "runs" / run_id
 
     def trunk(self, trunk_id: str) -> Path:
+        """Folder of a trunk's checkpoints."""
         return self.root / "trunks" / trunk_id
 
     def claim(self, identity: dict[str, Any]) -> None:

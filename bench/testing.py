@@ -35,7 +35,7 @@ LEAK_LEVEL = {"latents": 0.15, "codes": float("inf")}
 
 
 def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Condition]:
-    """Random tokens and conditions of a space."""
+    """Random tokens (B, N, C) or (B, N) and conditions of a space."""
     generator = torch.Generator().manual_seed(seed)
     tokens = space.example(batch, generator)
     words = torch.randint(1, CONDITIONS.vocabulary, (batch, CONDITIONS.num_tokens), generator=generator)
@@ -68,7 +68,7 @@ def descend(
 
 
 def learn(paradigm: Paradigm, tokens: Tensor, condition: Condition, steps: int = LEARNING_STEPS) -> tuple[float, float]:
-    """Mean loss over the first and the last tenth of `steps` Adam steps on one batch, its last condition hidden."""
+    """Mean loss over the first and the last tenth of `steps` Adam steps on one batch (B, ...), its last condition hidden."""
     condition = condition.dropped(torch.arange(len(condition)) == len(condition) - 1)
     losses = descend(paradigm, lambda step: (tokens, condition), steps, rate=3e-3)
     tenth = max(1, steps // 10)
@@ -76,7 +76,7 @@ def learn(paradigm: Paradigm, tokens: Tensor, condition: Condition, steps: int =
 
 
 def draw(paradigm: Paradigm, condition: Condition, *, guidance: float = 1.0, seed: int = 0) -> Tensor:
-    """Samples with a seeded generator."""
+    """Samples (B, N, C) or (B, N) with a seeded generator."""
     with torch.no_grad():
         return paradigm.sample(
             condition, steps=None, guidance=guidance, temperature=1.0, generator=torch.Generator().manual_seed(seed)

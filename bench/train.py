@@ -8,8 +8,9 @@ of the FLOPs spent, and a branch stops at the step nearest to its budget. All ra
 
 from __future__ import annotations
 
-import json
 import logging
+import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -30,6 +32,7 @@ from bench.config import Run
 from bench.data.cache import TrainingData, step_seed
 from bench.flops import FlopMeter
 from bench.paradigm import Paradigm, TokenSpace
+from bench.results import append_line, read_lines
 
 LOG_EVERY_STEPS = 20
 
@@ -81,6 +84,11 @@ class TrainingModule(L.LightningModule):
             group["lr"] = self.learning_rate(self.global_step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Mean loss () of a step's tokens and condition tokens, billed by the shapes that ran.
+
+        Raises:
+            FloatingPointError: when the loss is not finite, naming the step.
+        """
         tokens, words = batch
         step, recipe = self.global_step, self.run.recipe
         generator = torch.Generator().manual_seed(step_seed(self.run.seed, step, "dropout"))
@@ -142,12 +150,37 @@ class Progress:
     seconds: float
 
 
+def make_loggers(folder: Path) -> list[Logger]:
+    """Lightning's loggers of a run: CSV and TensorBoard in the folder; Weights & Biases where WANDB_PROJECT names a project."""
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="csv"), TensorBoardLogger(folder, name="", version="tensorboard")]
+    if os.environ.get("WANDB_PROJECT"):
+        loggers.append(WandbLogger(name=folder.parent.name, save_dir=folder))
+    return loggers
+
+
 class MetricsWriter(Callback):
-    """Appends one JSON line every LOG_EVERY_STEPS steps, flushed, and reports to the launcher."""
+    """Appends one JSON line every LOG_EVERY_STEPS steps, flushed, tells the loggers, and reports to the launcher.
+
+    The JSON lines are the record; what the loggers keep is written anew from them when a run goes on.
+    """
 
     def __init__(self, path: Path, report: Callable[[Progress], None]) -> None:
         self.path, self.report = path, report
         self.started = time.perf_counter()
+        shutil.rmtree(path.parent / "logs", ignore_errors=True)
+        self.loggers = make_loggers(path.parent / "logs")
+        for line in read_lines(path):
+            self._tell(line)
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics({name: line[name] for name in ("loss", "learning_rate", "flops_spent")}, line["step"])
+
+    def close(self) -> None:
+        """Flush the loggers."""
+        for logger in self.loggers:
+            logger.save()
+            logger.finalize("success")
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         if trainer.global_step % LOG_EVERY_STEPS and not trainer.should_stop:
@@ -161,8 +194,8 @@ class MetricsWriter(Callback):
             time.perf_counter() - self.started,
         )
         line = {"step": now.step, "flops_spent": now.flops_spent, "loss": now.loss, "learning_rate": now.learning_rate}
-        with self.path.open("a") as file:
-            file.write(json.dumps({**line, "segment_seconds": round(now.seconds, 3)}) + "\n")
+        append_line(self.path, {**line, "segment_seconds": round(now.seconds, 3)})
+        self._tell(line)
         self.report(now)
 
 
@@ -222,6 +255,7 @@ def train_segment(
     first_step = 0
     if start is not None:
         first_step = torch.load(start, weights_only=True, map_location="cpu")["global_step"]
+    writer = MetricsWriter(metrics, report)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     began = time.perf_counter()
     with warnings.catch_warnings():
@@ -237,10 +271,13 @@ def train_segment(
             enable_model_summary=False,
             use_distributed_sampler=False,
             gradient_clip_val=run.recipe.gradient_clip,
-            callbacks=[average, MetricsWriter(metrics, report)],
+            callbacks=[average, writer],
         )
         loader = DataLoader(_Steps(data, run, first_step), batch_size=None)
-        trainer.fit(module, loader, ckpt_path=start, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=start, weights_only=True)
+        finally:
+            writer.close()
         if checkpoint is not None:
             temporary = checkpoint.with_suffix(".partial")
             trainer.save_checkpoint(temporary)

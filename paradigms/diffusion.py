@@ -79,7 +79,7 @@ class Diffusion(Paradigm):
         return self.head(out[:, prefix.shape[1] :])
 
     def shift_time(self, t: Tensor) -> Tensor:
-        """Map uniform progress to shifted times; 0 and 1 stay."""
+        """Map uniform progress (B,) to shifted times (B,); 0 and 1 stay."""
         return self.time_shift * t / (1 + (self.time_shift - 1) * t)
 
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +92,7 @@ class Diffusion(Paradigm):
         return error.square().mean((1, 2)), {}
 
     def guided(self, x: Tensor, t: float, condition: Condition, guide: Guidance) -> Tensor:
-        """The prediction at time t in 0..1 for all images, guided inside the interval; variances are the conditioned branch's."""
+        """The prediction (B, N, C) at time t in 0..1, guided inside the interval; variances are the conditioned branch's."""
         low, high = self.guidance_interval
         if not (guide.active and low <= t <= high):
             return self.predict(x, torch.full((len(x),), t, device=x.device), condition).float()

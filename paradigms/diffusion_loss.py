@@ -27,6 +27,7 @@ class HeadBlock(nn.Module):
         self.modulation = linear(width, 3 * width, std=0)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Rows (R, W) and their condition (R, W) to (R, W)."""
         shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
         return x + gate * self.mlp(modulate(self.norm(x), shift, scale))
 

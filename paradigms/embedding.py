@@ -40,4 +40,5 @@ class TimeEmbedding(nn.Module):
         self.layers = nn.Sequential(linear(num_features, width, std=0.02), nn.SiLU(), linear(width, width, std=0.02))
 
     def forward(self, t: Tensor) -> Tensor:
+        """Times (B,) in 0..1 to (B, D)."""
         return self.layers(sinusoids(t, self.num_features))

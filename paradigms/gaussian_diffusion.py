@@ -104,7 +104,7 @@ class GaussianDiffusion(nn.Module):
         return error + self._bound(clean, noisy, mean.detach(), rest, abar, previous, first=(t == 0)).mean(axes)
 
     def clean_estimate(self, x: Tensor, out: Tensor, abar: Tensor | float) -> Tensor:
-        """The clean rows that a prediction means."""
+        """The clean rows (R, C) that a prediction (R, C) means."""
         abar = torch.as_tensor(abar, dtype=x.dtype, device=x.device)
         if self.prediction == "noise":
             return (x - (1 - abar).sqrt() * out) / abar.sqrt()

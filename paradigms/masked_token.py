@@ -59,6 +59,7 @@ class MaskedToken(Paradigm):
 
     @property
     def mask_id(self) -> int:
+        """The embedding's extra entry, which stands for a hidden token."""
         return self.space.vocabulary
 
     def contexts(self, tokens: Tensor, condition: Condition) -> Tensor:
@@ -68,7 +69,7 @@ class MaskedToken(Paradigm):
         return self.backbone(sequence, vector)[:, prefix.shape[1] :]
 
     def hidden_share(self, uniform: Tensor) -> Tensor:
-        """The mask law at uniform numbers in 0..1."""
+        """The mask law (B,) at uniform numbers (B,) in 0..1."""
         if self.mask_law == "cosine":
             return torch.cos(math.pi / 2 * uniform)
         return 2 / math.pi * torch.acos(uniform) if self.mask_law == "arccos" else uniform

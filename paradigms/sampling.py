@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def gumbel(shape: torch.Size | tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Standard Gumbel noise."""
+    """Standard Gumbel noise (...) of a shape."""
     uniform = torch.rand(shape, generator=generator, device=device).clamp_(1e-20, 1.0)
     return -torch.log((-torch.log(uniform)).clamp_min(1e-20))
 

@@ -1,5 +1,6 @@
 """Bad input: one line that says what is wrong and what to do, exit status 2, nothing half-written."""
 
+import json
 import os
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_paradigms_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "torch 2." in out
+    assert "torch: 2." in out
     assert "weights shapes32 clip" in out
 
 
@@ -147,3 +148,35 @@ def test_make_reports_an_empty_or_bad_budget() -> None:
         )
         assert done.returncode != 0
         assert "BUDGET must be a number" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [(["swep"], "sweep"), (["sweep", "--budgt", "3"], "--budget"), (["plan", "--experimnt=x"], "--experiment")],
+)
+def test_mistyped_words_get_the_nearest(arguments: list[str], nearest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"did you mean '{nearest}'?" in capsys.readouterr().err
+
+
+def test_machine_readable_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paradigms", "--json"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each["name"] for each in listed} >= set(BUILT_INS)
+    assert main(["doctor", "--json"]) == 0
+    found = {each["name"]: each for each in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert found["torch"]["found"]
+    assert found["weights shapes64 clip"]["found"] == ""
+    assert "prepare shapes64" in found["weights shapes64 clip"]["advice"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_stages_and_options(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "sweep" in script
+    assert "--budget" in script
+    if shell == "bash":
+        (tmp_path / "completion").write_text(script)
+        assert subprocess.run(["bash", "-n", str(tmp_path / "completion")], check=False).returncode == 0

@@ -198,3 +198,18 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
     assert set(frame[frame["method"] == "mar"]["status"]) == {"failed"}
     assert frame[frame["method"] == "mar"]["error"].str.contains("loss is").any()
     assert set(frame[frame["method"] == "next-token"]["status"]) == {"done"}
+
+
+def test_loggers_hold_the_whole_curve(swept: tuple) -> None:
+    """CSV and TensorBoard show every line of metrics.jsonl, those of the trunk before the branch included."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    root, _ = swept
+    run = Results(root).run(finished_rows(load_table(root))["run_id"].iloc[0])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    table = pd.read_csv(run / "logs" / "csv" / "metrics.csv")
+    assert table["step"].tolist() == [line["step"] for line in lines]
+    assert table["loss"].tolist() == pytest.approx([line["loss"] for line in lines])
+    events = EventAccumulator(str(run / "logs" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [line["step"] for line in lines]

@@ -43,7 +43,7 @@ def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray
 def coverage(
     shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray | np.float32, angle: np.ndarray | np.float32
 ) -> np.ndarray:
-    """Share of each pixel that the rotated shape covers, in [0, 1]; x, y are offsets from its center in pixels."""
+    """Share of each pixel that the rotated shape covers, in [0, 1]; x, y (n, H, H) are offsets from its center in pixels."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.clip(0.5 - signed_distance(shape, x * cos + y * sin, y * cos - x * sin, radius), 0.0, 1.0)
 

@@ -172,7 +172,7 @@ class ShapesWorld:
 
     @cached_property
     def caption_tokens(self) -> np.ndarray:
-        """(C, W = 7) int64: size color shape [relation size color shape]."""
+        """Words (C, W) int64, W = 7: size color shape [relation size color shape]."""
         c, arrays = self.config, self._caption_arrays
         shape, color, size = np.moveaxis(arrays["objects"], 2, 0)
         offsets = np.cumsum([1, len(c.sizes), len(c.colors), len(c.shapes)])
@@ -234,7 +234,7 @@ class ShapesWorld:
         return np.where(draw[:, 1] < self.config.single_object_share, single, chosen)
 
     def scenes(self, caption_ids: np.ndarray, indices: np.ndarray, split: Split) -> Scenes:
-        """Scenes that obey the captions, with the unnamed rest drawn per image index."""
+        """Scenes that obey captions (n,), with the unnamed rest drawn per image index (n,)."""
         c, arrays = self.config, self._caption_arrays
         n = len(indices)
         draw = hash_uniform(self._stream(split, 1), indices, 16)

@@ -80,6 +80,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Gaussian:
+        """Fit to features (n, d)."""
         return cls(features.mean(0), np.cov(features, rowvar=False))
 
 

@@ -145,7 +145,7 @@ class ImageJudge(Judge):
         return [self.data.judge.clip_prompt.format(names[int(c)]) for c in asked]
 
     def validation_scores(self, images: Tensor) -> dict[str, Any]:
-        """Prompt following, and the Frechet distance to the reference."""
+        """Prompt following of images (n, 3, H, H), and their Frechet distance to the reference."""
         row = self._follows(images, self._asked("validation", len(images)))
         row["fid"] = fidelity.frechet_distance(self.network.features(images), self.reference.gaussian)
         row |= {"num_reference": len(self.reference.features), "fid_network": self.network.name, "reference": self.reference.name}

@@ -45,7 +45,7 @@ class Judge(ABC):
 
     @abstractmethod
     def validation_scores(self, images: Tensor) -> dict[str, Any]:
-        """What the choice of a setting needs, of images of the validation conditions."""
+        """What the choice of a setting needs, of images (n, 3, H, H) of the validation conditions."""
 
     @abstractmethod
     def following(self, images: Tensor) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Judge(ABC):
 
     @abstractmethod
     def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
-        """Prompt following of reconstructions of the real images, the most that a tokenizer allows."""
+        """Prompt following of reconstructions (n, 3, H, H) of the real images, the most that a tokenizer allows."""
 
     def sample_seed(self, split: str) -> int:
         """Seed of the sampler: two splits with the same conditions must not share images."""
@@ -69,7 +69,7 @@ class Judge(ABC):
         return {}
 
     def test_scores(self, images: Tensor, tokenizer: str) -> dict[str, Any]:
-        """All quality columns of images of the test conditions."""
+        """All quality columns of images (n, 3, H, H) of the test conditions."""
         return {
             "num_reference": len(self.reference.features),
             "reference": self.reference.name,
@@ -80,7 +80,7 @@ class Judge(ABC):
         }
 
     def fidelity(self, images: Tensor) -> fidelity.Fidelity:
-        """FID and its relatives against the reference."""
+        """FID and its relatives of images (n, 3, H, H) against the reference."""
         return fidelity.measure(self.network, images, self.reference, self.passes(len(images)))
 
     def floors(self, tokenizer: str) -> dict[str, Any]:

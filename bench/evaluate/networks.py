@@ -26,13 +26,18 @@ DINOV2_SIDE = 224
 SAFETENSORS = "model.safetensors"
 
 
+def hub_file(name: str) -> Path:
+    """Where torch's hub cache keeps a file."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
 def inception_file(name: str) -> Path:
     """The file of Inception's weights: a path, or a name in torch's hub cache.
 
     Raises:
         ValueError: when it is not there and downloads are forbidden.
     """
-    given, cached = Path(name), Path(torch.hub.get_dir()) / "checkpoints" / name
+    given, cached = Path(name), hub_file(name)
     found = next((path for path in (given, cached) if path.is_file()), None)
     if found is None and os.environ.get("HF_HUB_OFFLINE") != "1":
         cached.parent.mkdir(parents=True, exist_ok=True)

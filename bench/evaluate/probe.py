@@ -37,6 +37,7 @@ class CaptionProbe(nn.Module):
         self.head = nn.Sequential(nn.Linear(features, 256), nn.GELU(), nn.Linear(256, num_words * vocabulary))
 
     def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, H, H) to logits of each word (B, W, vocabulary)."""
         out: Tensor = self.head(self.layers(images.float() / 127.5 - 1.0))
         return out.unflatten(1, self.sizes[1:])
 

@@ -48,7 +48,7 @@ class ProceduralJudge(Judge):
         }
 
     def caption_ids(self, split: Split, num: int) -> np.ndarray:
-        """The frozen list: the split's captions in order, repeated until there are num."""
+        """The frozen list (num,): the split's captions in order, repeated until there are num."""
         return np.resize(self.world.split_ids(split), num)
 
     def _words(self, ids: np.ndarray) -> Tensor:
@@ -71,7 +71,7 @@ class ProceduralJudge(Judge):
         return {"prompt_accuracy_ceiling": float(verify(self.world, rebuilt.numpy(), ids).exact.mean())}
 
     def validation_scores(self, images: Tensor) -> dict[str, Any]:
-        """Prompt accuracy, and the Frechet distance to renders of the same captions."""
+        """Prompt accuracy of images (n, 3, H, H), and their Frechet distance to renders of the same captions."""
         ids = self.caption_ids("validation", len(images))
         row = accuracy(verify(self.world, images.numpy(), ids), ids)
         if len(images) > FEATURE_DIM:
@@ -125,7 +125,7 @@ class ProceduralJudge(Judge):
 
 
 def accuracy(verdict: Verdict, ids: np.ndarray) -> dict[str, Any]:
-    """Prompt accuracy with its standard error clustered by caption, and the mean attribute score."""
+    """Prompt accuracy with its standard error clustered by caption (n,), and the mean attribute score."""
     return {
         "prompt_accuracy": float(verdict.exact.mean()),
         "prompt_accuracy_se": cluster_error(verdict.exact, ids),

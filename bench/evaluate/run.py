@@ -201,7 +201,7 @@ class Sampler:
 
 
 def save_grid(images: Tensor, path: Path) -> None:
-    """The first images in rows of 8, as PNG (never JPEG: its artifacts change what the verifier reads)."""
+    """The first images (n, 3, H, H) in rows of 8, as PNG (never JPEG: its artifacts change what the verifier reads)."""
     shown = images[:GRID_IMAGES]
     factor = -(-GRID_SIDE // shown.shape[-1])
     shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)

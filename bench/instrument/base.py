@@ -167,7 +167,7 @@ class Instrument(ABC):
         return self.hash(self.tokenizer_config(name).part)
 
     def stored(self, tokens: Tensor, tokenizer: str) -> np.ndarray:
-        """Tokens as the latent cache keeps them: moments in float16, codes in the smallest type that holds the codebook."""
+        """Tokens (n, ...) as the latent cache keeps them: moments in float16, codes in the smallest type that holds them."""
         return tokens.cpu().numpy().astype(self.stored_type(tokenizer))
 
     def stored_type(self, tokenizer: str) -> np.dtype[Any]:

@@ -115,6 +115,7 @@ class ImageInstrument(Instrument):
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
+        """The frozen text encoder of a captioned data set."""
         from bench.data.text import TextEncoder
 
         assert self.data.text is not None
@@ -176,7 +177,7 @@ class ImageInstrument(Instrument):
         return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def spread(self, images: ImageSet, start: int, stop: int) -> np.ndarray:
-        """Indices start .. stop - 1 of a fixed permutation of a split."""
+        """Indices (n,) at places start .. stop - 1 of a fixed permutation of a split."""
         return np.random.default_rng(SPREAD_SEED).permutation(len(images))[start:stop]
 
     def autoencoder(self, part: str) -> ImageAutoencoder:

@@ -30,6 +30,7 @@ class ResidualMLP(nn.Module):
         self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
         return x + self.layers(x)
 
 
@@ -42,6 +43,7 @@ class GridConvolution(nn.Module):
         self.convolution = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) in raster order to (B, N, D)."""
         image = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         return x + F.gelu(self.convolution(image)).flatten(2).transpose(1, 2)
 

@@ -26,6 +26,7 @@ class AutoencoderConfig:
 
     @property
     def grid(self) -> int:
+        """Side of the token grid."""
         return self.resolution // self.patch
 
     @property
@@ -59,6 +60,7 @@ class PretrainedConfig:
 
     @property
     def grid(self) -> int:
+        """Side of the latent grid."""
         return self.resolution // self.stride
 
 

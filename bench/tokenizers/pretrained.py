@@ -95,9 +95,7 @@ def load_pretrained(config: PretrainedConfig) -> PretrainedAutoencoder:
     if config.architecture in CHECKPOINTS:
         path = Path(config.source)
         if not path.is_file():
-            raise ValueError(
-                f"{path} is missing: put the {config.architecture} checkpoint there, or name another file as `source`"
-            )
+            raise ValueError(f"{path} is missing: put the {config.architecture} checkpoint there, or set `source` to it")
         _check_pin(config)
         model = _from_checkpoint(path)
     else:

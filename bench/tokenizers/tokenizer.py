@@ -33,7 +33,7 @@ class Tokenizer(nn.Module):
         return self.autoencoder.decode(tokens if self.discrete else self._ungrouped(tokens))
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images through the tokens and back, at the posterior mean."""
+        """Images (B, 3, H, H) through the tokens and back, at the posterior mean."""
         stored = self.encode(images)
         return self.decode(stored if self.discrete else stored.chunk(2, dim=2)[0])
 
