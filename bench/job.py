@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import checkpoints
 from bench.config import Evaluation, ImageData, Method, Run
 from bench.data.cache import TrainingData
 from bench.instrument import Instrument, open_instrument
+from bench.locks import owned
 from bench.machine import Machine
-from bench.results import Results, write_text
+from bench.results import Results, read_lines, write_text
 
 REPORT_SECONDS = 0.5
 
@@ -51,14 +54,35 @@ def save_record(results: Results, run: Run, **changes: Any) -> None:
     write_text(folder / "run.json", json.dumps(content, indent=1))
 
 
-def run_job(job: Job, reports: Any) -> None:
-    """Train and evaluate the missing runs of a trunk in this process."""
+STOPPED = threading.Event()
+"""Set in a worker that a signal asked to stop: it begins no further job."""
+
+
+def run_job(job: Job, reports: Any, *, wait: bool = True) -> str:
+    """Train and evaluate the missing runs of a trunk in this process.
+
+    Returns:
+        "done", "failed", "interrupted", or "busy" when another process works on the trunk and `wait` is off.
+    """
+    if STOPPED.is_set():
+        return "interrupted"
+    results = Results(job.root)
+    with owned(results.trunk(job.runs[0].trunk_id).with_suffix(".lock"), wait=wait) as mine:
+        return _run_owned(job, results, reports) if mine else "busy"
+
+
+def _run_owned(job: Job, results: Results, reports: Any) -> str:
     import torch
 
+    from bench.train import InterruptedTrainingError
+
     torch.set_num_threads(job.machine.num_threads)
-    results, instrument = Results(job.root), open_instrument(job.data)
+    instrument = open_instrument(job.data)
     for index, run in enumerate(job.runs):
         say = Reporter(run, reports)
+        if record(results, run).get("status") == "done":  # by another sweep on this folder
+            say.stage("done")
+            continue
         try:
             if record(results, run).get("status") not in ("trained", "evaluating"):
                 train_run(job, run, results, instrument, say)
@@ -67,6 +91,11 @@ def run_job(job: Job, reports: Any) -> None:
             evaluator_of(job, instrument, results).evaluate(run, job.method, say.stage)
             save_record(results, run, status="done", error=None)
             say.stage("done")
+        except InterruptedTrainingError as error:
+            save_record(results, run, status="interrupted", error=None)
+            say.stage(f"interrupted: {error}")
+            STOPPED.set()
+            return "interrupted"
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
             reason = f"{type(error).__name__}: {first}"
@@ -74,7 +103,8 @@ def run_job(job: Job, reports: Any) -> None:
                 save_record(results, failed, status="failed", error=reason)
             (results.run(run.run_id) / "error.txt").write_text(traceback.format_exc())
             say.stage(f"failed: {reason}")
-            return
+            return "failed"
+    return "done"
 
 
 _EVALUATORS: dict[tuple[Path, str], Any] = {}
@@ -102,6 +132,10 @@ class Reporter:
         """Say what the run is doing now."""
         self.reports.put({"run": self.run.run_id, "stage": text, "flops": 0})
 
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        self.reports.put({"run": self.run.run_id, "note": text, "flops": 0})
+
     def progress(self, spent: int, start: int, loss: float) -> None:
         """Report FLOPs of a segment that began at `start`."""
         self.sent_flops = max(self.sent_flops, start)
@@ -122,31 +156,50 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
     say.stage("training")
     branch_at = (1 - run.recipe.cooldown) * run.flops_budget
     branch = trunk / f"{round(branch_at)}.ckpt"
+    if branch.exists() and not checkpoints.is_whole(branch):
+        say.note(f"checkpoint {branch} is damaged; training to it again")
+        checkpoints.remove(branch)
     trunk_metrics = trunk / "metrics.jsonl"
 
     def segment(start: Path | None, start_flops: int, **arguments: Any) -> Any:
         say.sent_flops = start_flops
         report = lambda p: say.progress(p.flops_spent, start_flops, p.loss)  # noqa: E731
-        return train_segment(run, data, space, conditions, start=start, report=report, **arguments)
+        return train_segment(run, data, space, conditions, start=start, report=report, say=say.note, **arguments)
 
     seconds = trunk / "seconds.json"
     spent: dict[str, float] = json.loads(seconds.read_text()) if seconds.exists() else {}
     if not branch.exists():
-        earlier = sorted((p for p in trunk.glob("*.ckpt") if int(p.stem) < branch_at), key=lambda p: int(p.stem))
-        start = earlier[-1] if earlier else None
+        start = checkpoints.newest_whole(trunk, say.note, below=branch_at)
         start_flops = int(start.stem) if start else 0
         trained = segment(
-            start, start_flops, budget=float("inf"), stop_at=branch_at, checkpoint=branch, weights=None, metrics=trunk_metrics
+            start,
+            start_flops,
+            budget=float("inf"),
+            stop_at=branch_at,
+            running=trunk / "running",
+            checkpoint=branch,
+            weights=None,
+            metrics=trunk_metrics,
         )
         spent[branch.stem] = trained.seconds + (spent.get(start.stem, 0.0) if start else 0.0)
         write_text(seconds, json.dumps(spent))
     metrics = folder / "metrics.jsonl"
-    lines = trunk_metrics.read_text().splitlines() if trunk_metrics.exists() else []
-    kept = [line for line in lines if json.loads(line)["flops_spent"] <= branch_at * 1.01]
-    metrics.write_text("".join(line + "\n" for line in kept))
+    running = folder / "running"
+    if not checkpoints.numbered(running):  # else the lines of the cooldown so far are there too
+        kept = [line for line in read_lines(trunk_metrics) if line["flops_spent"] <= branch_at * 1.01]
+        write_text(metrics, "".join(json.dumps(line) + "\n" for line in kept))
     weights = folder / "weights.safetensors"
     budget = float(run.flops_budget)
-    done = segment(branch, round(branch_at), budget=budget, stop_at=budget, checkpoint=None, weights=weights, metrics=metrics)
+    done = segment(
+        branch,
+        round(branch_at),
+        budget=budget,
+        stop_at=budget,
+        running=running,
+        checkpoint=None,
+        weights=weights,
+        metrics=metrics,
+    )
     images = done.steps * run.recipe.batch_size
     training = {
         "flops_spent": done.flops_spent,

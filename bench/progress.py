@@ -79,10 +79,13 @@ class Display:
         def track(report: dict[str, Any]) -> None:
             state["done"] += report["flops"]
             run = report["run"]
+            if "note" in report:
+                self.say(f"{run}: {report['note']}")
+                return
             if "stage" in report:
                 state["busy"][run] = report["stage"]
-                if report["stage"] == "done" or report["stage"].startswith("failed"):
-                    del state["busy"][run]
+                if report["stage"].startswith(("done", "failed", "interrupted")):
+                    state["busy"].pop(run, None)
                     self.say(f"[{duration(time.monotonic() - began)}] {run}: {report['stage']}")
             elif "loss" in report:
                 state["busy"][run] = f"loss {report['loss']:.3f}"

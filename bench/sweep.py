@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import queue
+import signal
+from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing import connection
 from typing import Any
 
 from bench.data.cache import fill_cache, format_bytes
@@ -25,6 +25,10 @@ from bench.registry import nearest
 from bench.report import write_report
 from bench.results import Results, build_table, save_frame
 from bench.stored import stored_jobs
+from bench.workers import Worker
+
+RETRIES = 1
+"""How often a job whose process died is tried again; a sweep that is started again tries failed runs anew."""
 
 
 def run_sweep(plan: Plan, results: Results, display: Display) -> int:
@@ -92,43 +96,67 @@ def encode_latents(plan: Plan, results: Results, instrument: Instrument, display
 
 
 def execute(jobs: list[Job], plan: Plan, display: Display) -> None:
-    """Run jobs in worker processes and show their progress; a worker that dies fails its job only."""
+    """Run jobs in worker processes and show their progress; a worker that dies costs its own job a retry."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = str(plan.machine.num_threads)
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, display.training(training_flops(jobs)) as tracker:
-        reports = manager.Queue()
-        pending = list(jobs)
-        while pending:
-            with ProcessPoolExecutor(min(plan.machine.num_workers, len(pending)), mp_context=context) as pool:
-                futures: dict[Future[None], Job] = {pool.submit(run_job, job, reports): job for job in pending}
-                pending = []
-                waiting = set(futures)
-                while waiting:
-                    finished, waiting = wait(waiting, timeout=REPORT_SECONDS)
-                    drain(reports, tracker)
-                    for future in finished:
-                        error = future.exception()
-                        if isinstance(error, BrokenProcessPool):
-                            pending = retry_or_fail(futures, waiting | finished, error)
-                            waiting = set()
-                            break
-                        if error is not None:
-                            raise error
+    waiting, busy, deaths = deque(jobs), deque[Job](), Counter[str]()
+    workers = [Worker(context) for _ in range(min(plan.machine.num_workers, len(jobs)))]
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with display.training(training_flops(jobs)) as tracker:
+            while waiting or busy or any(worker.job for worker in workers):
+                for worker in workers:
+                    if worker.job is None and (
+                        waiting or busy
+                    ):  # trunks that another sweep works on come last, and are waited for
+                        worker.give(waiting.popleft() if waiting else busy.popleft(), wait=not waiting)
+                heard = connection.wait([worker.connection for worker in workers if worker.job], REPORT_SECONDS)
+                for number, worker in enumerate(workers):
+                    if worker.connection not in heard:
+                        continue
+                    assert worker.job is not None
+                    try:
+                        report = worker.connection.recv()
+                    except (EOFError, OSError):
+                        waiting.extend(after_death(worker.job, deaths, display))
+                        workers[number] = Worker(context)
+                        continue
+                    if "result" not in report:
+                        tracker(report)
+                        continue
+                    if report["result"] == "busy":
+                        busy.append(worker.job)
+                    worker.job = None
+    except KeyboardInterrupt:
+        display.say("stopping: runs in training write a checkpoint")
+        for worker in workers:
+            worker.ask_to_stop()
+        raise
+    finally:
+        for worker in workers:
+            worker.close()
+        signal.signal(signal.SIGTERM, before)
 
 
-def retry_or_fail(futures: dict[Future[None], Job], broken: set[Future[None]], error: Exception) -> list[Job]:
-    """After a worker died: jobs that had begun are failed, the others are queued again."""
-    again = []
-    for future in broken:
-        job = futures[future]
-        results = Results(job.root)
-        begun = [r for r in job.runs if record(results, r).get("status") in ("training", "evaluating")]
-        if begun:
-            save_record(results, begun[0], status="failed", error=f"worker process died (killed or out of memory): {error}")
-        else:
-            again.append(job)
-    return again
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def after_death(job: Job, deaths: Counter[str], display: Display) -> list[Job]:
+    """After a worker died: its job again, or nothing and its run marked as failed when that has happened before."""
+    results, trunk = Results(job.root), job.runs[0].trunk_id
+    left = [run for run in job.runs if record(results, run).get("status") not in ("done", "failed")]
+    deaths[trunk] += 1
+    if not left:
+        return []
+    if deaths[trunk] <= RETRIES:
+        display.say(f"{left[0].run_id}: its process died (killed or out of memory); trying again")
+        return [job]
+    for run in left:
+        save_record(results, run, status="failed", error=f"its process died {deaths[trunk]} times (killed or out of memory)")
+    display.say(f"{left[0].run_id}: failed, its process died {deaths[trunk]} times")
+    return []
 
 
 def run_alone(results: Results, run_ids: list[str], display: Display, *, train: bool) -> int:
@@ -150,10 +178,8 @@ def run_alone(results: Results, run_ids: list[str], display: Display, *, train: 
             raise ValueError(f"run {name} is not trained; use `paradigm-bench run {results.root} {name}`")
         if trained:
             save_record(results, run, status="trained")
-        reports: queue.Queue[dict[str, Any]] = queue.Queue()
         with display.training(training_flops([replace(job, runs=(run,))])) as tracker:
-            run_job(replace(job, runs=(run,)), reports)
-            drain(reports, tracker)
+            run_job(replace(job, runs=(run,)), DirectReports(tracker))
         failed += record(results, run).get("status") != "done"
     return 1 if failed else 0
 
@@ -167,13 +193,11 @@ def training_flops(jobs: list[Job]) -> int:
     return round(total)
 
 
-def drain(reports: Any, tracker: Callable[[dict[str, Any]], None]) -> None:
-    """Pass on what the workers have reported."""
-    while True:
-        try:
-            tracker(reports.get_nowait())
-        except queue.Empty:
-            return
+@dataclass(frozen=True)
+class DirectReports:
+    """Reports of a job in this process."""
+
+    put: Callable[[dict[str, Any]], None]
 
 
 def finish(plan: Plan, results: Results, display: Display) -> int:

@@ -8,9 +8,12 @@ of the FLOPs spent, and a branch stops at the step nearest to its budget. All ra
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,15 +29,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from bench import checkpoints
 from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition, ConditionSpace
 from bench.config import Run
 from bench.data.cache import TrainingData, step_seed
 from bench.flops import FlopMeter
 from bench.paradigm import Paradigm, TokenSpace
-from bench.results import append_line, read_lines
+from bench.results import append_line, read_lines, write_text
 
 LOG_EVERY_STEPS = 20
+CHECKPOINT_SECONDS = float(os.environ.get("PARADIGM_BENCH_CHECKPOINT_SECONDS", "60"))
+"""Most work that a kill can cost; writing the default's checkpoint takes milliseconds."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 def power_function_exponent(relative_width: float) -> float:
@@ -64,6 +71,9 @@ class TrainingModule(L.LightningModule):
         self.flops_spent = 0
         self.flops_spent_causal = 0
         self.last_loss = float("nan")
+        self.began, self.seconds_before = time.perf_counter(), 0.0
+        self.whereabouts: Callable[[int], str] = lambda step: ""
+        """Which images a step saw and which checkpoint is the last, for an error."""
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up in steps, constant, then linear to zero over the last `cooldown` share of the budget."""
@@ -106,15 +116,20 @@ class TrainingModule(L.LightningModule):
         if (step + 1) % LOG_EVERY_STEPS == 0 or ends:  # reading the value waits for the device
             self.last_loss = float(mean.detach())
             if not torch.isfinite(mean):
-                raise FloatingPointError(f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}")
+                raise FloatingPointError(
+                    f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}, {self.whereabouts(step)}"
+                )
         if ends:
             self.trainer.should_stop = True
         return mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the FLOP clock, and the wall seconds of the segment so far."""
         checkpoint["flops_spent"] = [self.flops_spent, self.flops_spent_causal]
+        checkpoint["segment_seconds"] = self.seconds_before + time.perf_counter() - self.began
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the FLOP clock."""
         self.flops_spent, self.flops_spent_causal = checkpoint["flops_spent"]
 
 
@@ -158,6 +173,13 @@ def make_loggers(folder: Path) -> list[Logger]:
     return loggers
 
 
+def keep_lines(path: Path, last_step: int) -> None:
+    """Drop the lines of metrics.jsonl after a step, which will be trained again."""
+    lines = [line for line in read_lines(path) if line["step"] <= last_step]
+    if path.exists():
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 class MetricsWriter(Callback):
     """Appends one JSON line every LOG_EVERY_STEPS steps, flushed, tells the loggers, and reports to the launcher.
 
@@ -199,6 +221,47 @@ class MetricsWriter(Callback):
         self.report(now)
 
 
+class InterruptedTrainingError(Exception):
+    """A signal asked the training to stop; its checkpoint is on the disk."""
+
+
+class CheckpointKeeper(Callback):
+    """Writes a checkpoint every so often, and when a signal asks to stop, within one step.
+
+    Lightning would save inside the signal handler, in the middle of a step; here the handler sets a flag.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stopping = False
+        self._written = time.monotonic()
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Take the signals over; Lightning has set its own handlers before."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in STOP_SIGNALS}
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.stopping = True
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        """Write when it is time; the EMA's callback has run before."""
+        assert isinstance(module, TrainingModule)
+        if trainer.should_stop or not (self.stopping or time.monotonic() - self._written > CHECKPOINT_SECONDS):
+            return
+        checkpoints.write(self.folder / f"{module.flops_spent}.ckpt", trainer.save_checkpoint)
+        checkpoints.prune(self.folder)
+        self._written = time.monotonic()
+        trainer.should_stop = self.stopping
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
 class _Steps(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches from the step at which the trainer stands."""
 
@@ -232,30 +295,49 @@ def train_segment(
     budget: float,
     stop_at: float,
     start: Path | None,
+    running: Path,
     checkpoint: Path | None,
     weights: Path | None,
     metrics: Path,
     report: Callable[[Progress], None],
+    say: Callable[[str], None],
 ) -> Trained:
     """Train from a checkpoint (or the seed) until `stop_at` FLOPs are spent.
 
     Args:
         budget: where the cooldown ends; infinity keeps the rate constant (a trunk).
         start: Lightning checkpoint to continue from.
+        running: folder of this segment's own checkpoints, from the newest of which a killed one goes on.
         checkpoint, weights: what to write at the end: a checkpoint to branch from, or raw and EMA weights.
+        say: is told of a damaged checkpoint.
 
     Raises:
         FloatingPointError: when the loss is not finite, naming the step.
+        InterruptedTrainingError: when a signal stopped it; the same call goes on.
     """
     paradigm = build_paradigm(run, space, conditions)
     meter = FlopMeter(build_meta(run, space, conditions), conditions.num_tokens, conditions.feature_dim)
     meter.attach(paradigm)
     module = TrainingModule(run, paradigm, meter, budget, stop_at)
     average = ExponentialMovingAverage(paradigm, run.recipe.ema_relative_width)
-    first_step = 0
+    newest = checkpoints.newest_whole(running, say)
+    if newest is not None and (start is None or int(newest.stem) > int(start.stem)):
+        start = newest
+    first_step, seconds_before = 0, 0.0
     if start is not None:
-        first_step = torch.load(start, weights_only=True, map_location="cpu")["global_step"]
-    writer = MetricsWriter(metrics, report)
+        content = torch.load(start, weights_only=True, map_location="cpu")
+        first_step = content["global_step"]
+        seconds_before = content["segment_seconds"] if start == newest else 0.0
+    keep_lines(metrics, first_step)
+    module.seconds_before = seconds_before
+
+    def whereabouts(step: int) -> str:
+        images = data.indices(run.seed, step, run.recipe.batch_size).tolist()
+        last = checkpoints.newest_whole(running, say) or start
+        return f"last checkpoint {last or 'none'}, training images {', '.join(map(str, images))}"
+
+    module.whereabouts = whereabouts
+    writer, keeper = MetricsWriter(metrics, report), CheckpointKeeper(running)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     began = time.perf_counter()
     with warnings.catch_warnings():
@@ -271,20 +353,21 @@ def train_segment(
             enable_model_summary=False,
             use_distributed_sampler=False,
             gradient_clip_val=run.recipe.gradient_clip,
-            callbacks=[average, writer],
+            callbacks=[average, writer, keeper],
         )
         loader = DataLoader(_Steps(data, run, first_step), batch_size=None)
         try:
             trainer.fit(module, loader, ckpt_path=start, weights_only=True)
         finally:
             writer.close()
+        if keeper.stopping:
+            raise InterruptedTrainingError(f"stopped by a signal at step {trainer.global_step}")
         if checkpoint is not None:
-            temporary = checkpoint.with_suffix(".partial")
-            trainer.save_checkpoint(temporary)
-            temporary.replace(checkpoint)
+            checkpoints.write(checkpoint, trainer.save_checkpoint)
     if weights is not None:
         _save_weights(paradigm, average, weights)
-    seconds = time.perf_counter() - began
+    shutil.rmtree(running, ignore_errors=True)
+    seconds = seconds_before + time.perf_counter() - began
     return Trained(module.flops_spent, module.flops_spent_causal, trainer.global_step, seconds, module.last_loss)
 
 

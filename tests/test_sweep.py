@@ -196,7 +196,11 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
     assert done.returncode == 1
     frame = load_table(root)
     assert set(frame[frame["method"] == "mar"]["status"]) == {"failed"}
-    assert frame[frame["method"] == "mar"]["error"].str.contains("loss is").any()
+    assert (
+        frame[frame["method"] == "mar"]["error"]
+        .str.contains(r"loss is (?:nan|inf).* at step \d+.*last checkpoint .*images \d+")
+        .any()
+    )
     assert set(frame[frame["method"] == "next-token"]["status"]) == {"done"}
 
 

@@ -1,0 +1,251 @@
+"""Nothing lost: killed, interrupted and damaged trainings go on to the same bits; sweeps share a folder, no run is done twice."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from miniature import EXPERIMENT
+from safetensors.torch import load_file
+
+from bench import checkpoints, train
+from bench.data.cache import TrainingData, fill_cache
+from bench.instrument import open_instrument
+from bench.plan import _run
+from bench.results import load_table, read_lines
+from bench.train import InterruptedTrainingError, Progress, Trained, train_segment
+
+HERE = Path(__file__).parent
+INSTRUMENT = open_instrument(EXPERIMENT.data)
+METHOD = {m.name: m for m in EXPERIMENT.methods}["mar"]  # random shapes, a mask and a head with noise: the most that can go wrong
+RUN = _run(EXPERIMENT, METHOD, EXPERIMENT.sizes[0], 10**9, INSTRUMENT)
+SAME = ["run_id", "split", "guidance", "steps", "flops_spent", "loss", "fid", "kid", "prompt_accuracy", "status"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    folder = tmp_path_factory.mktemp("latents")
+    fill_cache(folder, 64, INSTRUMENT.row_bytes("autoencoder-kl"), INSTRUMENT.encoder("autoencoder-kl"), lambda _: None, chunk=64)
+    return TrainingData(folder)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frequent() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(train, "LOG_EVERY_STEPS", 5)
+        yield
+
+
+def segment(data: TrainingData, root: Path, report: Callable[[Progress], None] = lambda _: None) -> tuple[Trained, list[str]]:
+    """A cooldown of 68 steps from the seed."""
+    root.mkdir(exist_ok=True)
+    said: list[str] = []
+    done = train_segment(
+        RUN,
+        data,
+        INSTRUMENT.space("autoencoder-kl"),
+        INSTRUMENT.conditions,
+        budget=1e9,
+        stop_at=1e9,
+        start=None,
+        running=root / "running",
+        checkpoint=None,
+        weights=root / "weights.safetensors",
+        metrics=root / "metrics.jsonl",
+        report=report,
+        say=said.append,
+    )
+    return done, said
+
+
+@pytest.fixture(scope="module")
+def straight(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("straight")
+    segment(data, root)
+    return root
+
+
+def same_bits(ours: Path, theirs: Path) -> None:
+    a, b = load_file(ours / "weights.safetensors"), load_file(theirs / "weights.safetensors")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    lines = [read_lines(root / "metrics.jsonl") for root in (ours, theirs)]
+    for line in lines[0] + lines[1]:
+        del line["segment_seconds"]
+    assert lines[0] == lines[1]
+
+
+class KilledError(Exception):
+    """Stands for a kill between two steps; the real thing is tested below."""
+
+
+def dies_at(step: int) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step >= step:
+            raise KilledError
+
+    return report
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(data: TrainingData, straight: Path, tmp_path: Path) -> None:
+    for step in (10, 35, 36, 60):
+        with pytest.raises(KilledError):
+            segment(data, tmp_path, dies_at(step))
+        assert len(checkpoints.numbered(tmp_path / "running")) == 2
+    done, said = segment(data, tmp_path)
+    assert done.steps > 65
+    assert not said
+    assert not (tmp_path / "running").exists()
+    same_bits(tmp_path, straight)
+
+
+@pytest.mark.parametrize("damage", ["newest flipped", "newest cut", "no hash", "both flipped", "empty"])
+def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
+    data: TrainingData, straight: Path, tmp_path: Path, damage: str
+) -> None:
+    with pytest.raises(KilledError):
+        segment(data, tmp_path, dies_at(50))
+    found = [path for _, path in checkpoints.numbered(tmp_path / "running")]
+    hit = found if damage == "both flipped" else found[-1:]
+    for path in hit:
+        content = bytearray(path.read_bytes())
+        if damage == "no hash":
+            checkpoints.hash_file(path).unlink()
+            continue
+        content[len(content) // 2] ^= 1
+        path.write_bytes({"newest cut": content[: len(content) // 3], "empty": b""}.get(damage, bytes(content)))
+    _, said = segment(data, tmp_path)
+    assert len(said) == len(hit)
+    assert all(str(path) in line for path, line in zip(reversed(hit), said, strict=True))
+    same_bits(tmp_path, straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_signals_stop_within_one_step_with_a_checkpoint(
+    data: TrainingData, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 1e9)
+
+    def report(progress: Progress) -> None:
+        if progress.step == 40:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(InterruptedTrainingError, match=r"at step 4[01]"):
+        segment(data, tmp_path, report)
+    assert len(checkpoints.numbered(tmp_path / "running")) == 1
+    segment(data, tmp_path)
+    same_bits(tmp_path, straight)
+
+
+def test_a_checkpoint_with_a_payload_is_not_executed(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return (open, ("executed", "w"))
+
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "running" / "5.ckpt"
+    checkpoints.write(path, lambda temporary: temporary.write_bytes(pickle.dumps({"global_step": Payload()})) and None)
+    with pytest.raises(pickle.UnpicklingError):
+        segment(data, tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def full(temporary: Path) -> None:
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    checkpoints.write(tmp_path / "1.ckpt", lambda temporary: temporary.write_bytes(b"whole") and None)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.write(tmp_path / "2.ckpt", full)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.ckpt", "1.ckpt.sha256"]
+    assert checkpoints.is_whole(tmp_path / "1.ckpt")
+
+
+# -- whole sweeps
+
+
+def start(root: Path, **environment: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "bench", "sweep", "--experiment", str(HERE / "miniature.py"), "--results", str(root)]
+    command += ["--paradigms", "diffusion,next-token"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    root = tmp_path_factory.mktemp("undisturbed") / "results"
+    process = start(root)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return load_table(root)[SAME]
+
+
+def children(pid: int) -> list[int]:
+    command = ["ps", "-o", "pid=", "--ppid", str(pid)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return [int(child) for child in found] + [grand for child in found for grand in children(int(child))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_launcher_takes_its_workers_along_and_the_sweep_resumes(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
+    """SIGKILL of the launcher in training: its workers stop by themselves, and the same command ends the same."""
+    root = tmp_path / "results"
+    process = start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
+    deadline = time.monotonic() + 120
+    while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(worker) for worker in workers)
+    again = start(root)
+    _, said = again.communicate()
+    assert again.returncode == 0, said
+    pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
+
+
+def test_a_killed_worker_costs_its_own_job_a_retry(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    process = start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
+    deadline = time.monotonic() + 120
+    while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    names = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children(process.pid)}
+    os.kill(next(child for child, name in names.items() if "spawn_main" in name), signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert said.count("its process died (killed or out of memory); trying again") == 1
+    pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
+
+
+def test_sweeps_started_together_share_the_work(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
+    """Four launchers on one folder at once: each ends well, and no run is trained or evaluated twice."""
+    root = tmp_path / "results"
+    together = [start(root) for _ in range(4)]
+    said = [process.communicate()[1] for process in together]
+    assert [process.returncode for process in together] == [0] * 4, said
+    pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
+    for folder in (root / "runs").iterdir():
+        steps = [line["step"] for line in read_lines(folder / "metrics.jsonl")]
+        assert steps == sorted(set(steps))
+        assert len(read_lines(folder / "evals.jsonl")) == (undisturbed["run_id"] == folder.name).sum()
+    assert not list(root.rglob("*.partial"))
+    assert json.loads((root / "experiment.json").read_text())["name"] == "miniature"
