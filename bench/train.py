@@ -117,7 +117,8 @@ class TrainingModule(L.LightningModule):
             self.last_loss = float(mean.detach())
             if not torch.isfinite(mean):
                 raise FloatingPointError(
-                    f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}, {self.whereabouts(step)}"
+                    f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}, "
+                    f"{self.whereabouts(step)}"
                 )
         if ends:
             self.trainer.should_stop = True
