@@ -25,7 +25,7 @@ PLAN_OPTIONS = --experiment='$(EXPERIMENT)' $(call given,BUDGET,--budget) $(if $
 	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)') $(if $(DATA),--data='$(DATA)') $(if $(DOWNLOAD),--download)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep plan report test coverage lint bench prepare clean
+.PHONY: help setup sweep plan report test coverage chaos lint bench prepare clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ test: $(READY)  ## lint, types and tests
 coverage: $(READY)  ## share of lines that the tests run, sweeps in their own processes included
 	@$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 	@rm -f .coverage .coverage.*
+
+chaos: $(READY)  ## kill, interrupt and damage a small sweep for MINUTES=30, then compare it with a calm one
+	@PYTHONPATH=tests:. $(RUN) tests/chaos.py $(or $(MINUTES),30)
 
 lint: $(READY)  ## ruff and mypy
 	@$(RUN) -m ruff check .

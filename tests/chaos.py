@@ -1,0 +1,122 @@
+"""`make chaos`: a small sweep killed, interrupted, damaged and started twice for a bounded time, then compared with a calm one.
+
+    python tests/chaos.py [MINUTES] [SEED]
+
+Every few seconds one fault is injected: SIGKILL or SIGTERM to the launcher, SIGKILL to a worker, one bit flipped in a checkpoint or
+the checkpoint cut, a second launcher on the same folder. A launcher that ended is started again; a sweep that is complete must
+equal the calm one row for row, and the next begins in an empty folder. Prints what was injected; exit status 1 for a difference.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from test_resume import SAME, children, start
+
+from bench.results import load_table
+
+PAUSE_SECONDS = (0.2, 4.0)
+KINDS = ("launcher killed", "launcher terminated", "worker killed", "bit flipped", "checkpoint cut", "second launcher")
+
+
+def kill(pid: int, number: signal.Signals) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def damage(root: Path, chance: random.Random, cut: bool) -> bool:
+    """Cut or change the newest checkpoint that is there."""
+    found = sorted(root.rglob("*.ckpt"), key=lambda path: path.name)
+    if not found:
+        return False
+    path = chance.choice(found)
+    try:
+        content = bytearray(path.read_bytes())
+        if not content:
+            return False
+        place = chance.randrange(len(content))
+        content[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(content[:place] if cut else content)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.Random) -> str:
+    """One fault; empty when there was nothing to hit."""
+    launcher = chance.choice(launchers)
+    workers = [child for child in children(launcher.pid) if "spawn_main" in command_line(child)]
+    kind = chance.choice(KINDS)
+    if kind == "launcher killed":
+        hit = kill(launcher.pid, signal.SIGKILL)
+    elif kind == "launcher terminated":
+        hit = kill(launcher.pid, signal.SIGTERM)
+    elif kind == "worker killed":
+        hit = bool(workers) and kill(chance.choice(workers), signal.SIGKILL)
+    elif kind == "second launcher":
+        hit = len(launchers) < 3
+        if hit:
+            launchers.append(start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1"))
+    else:
+        hit = damage(root, chance, kind == "checkpoint cut")
+    return kind if hit else ""
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def calm(folder: Path) -> pd.DataFrame:
+    process = start(folder)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return load_table(folder)[SAME]
+
+
+def main(minutes: float, seed: int) -> int:
+    chance, injected, equal = random.Random(seed), Counter[str](), 0
+    with tempfile.TemporaryDirectory() as name:
+        expected = calm(Path(name) / "calm")
+        deadline, number = time.monotonic() + 60 * minutes, 0
+        while time.monotonic() < deadline:
+            root, number = Path(name) / str(number), number + 1
+            launchers = [start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1")]
+            while True:
+                time.sleep(chance.uniform(*PAUSE_SECONDS))
+                for launcher in [each for each in launchers if each.poll() is not None]:
+                    launcher.communicate()
+                    launchers.remove(launcher)
+                complete = (root / "table.csv").exists() and set(load_table(root)["status"]) == {"done"}
+                if complete and not launchers:
+                    break
+                if not launchers:
+                    launchers.append(start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1"))
+                    continue
+                if time.monotonic() < deadline and (kind := inject(root, launchers, chance)):
+                    injected[kind] += 1
+            try:
+                pd.testing.assert_frame_equal(load_table(root)[SAME], expected)
+            except AssertionError as error:
+                print(f"sweep {number} differs after {dict(injected)}: {error}")
+                return 1
+            equal += 1
+            print(f"{equal} sweeps equal to the calm one after {sum(injected.values())} faults: {dict(injected)}", flush=True)
+    print(f"{sum(injected.values())} faults injected and survived in {equal} sweeps: {dict(injected)}; seed {seed}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]) if len(sys.argv) > 1 else 30.0, int(sys.argv[2]) if len(sys.argv) > 2 else 0))
