@@ -2,8 +2,8 @@
 
     python tests/chaos.py [MINUTES] [SEED]
 
-Every few seconds one fault is injected: SIGKILL or SIGTERM to the launcher, SIGKILL to a worker, one bit flipped in a checkpoint or
-the checkpoint cut, a second launcher on the same folder. A launcher that ended is started again; a sweep that is complete must
+Every few seconds one fault is injected: SIGKILL or SIGTERM to the launcher, SIGKILL to a worker, one bit flipped in a checkpoint
+or the checkpoint cut, a second launcher on the same folder. A launcher that ended is started again; a sweep that is complete must
 equal the calm one row for row, and the next begins in an empty folder. Prints what was injected; exit status 1 for a difference.
 """
 
@@ -22,7 +22,7 @@ from test_resume import SAME, children, start
 
 from bench.results import load_table
 
-PAUSE_SECONDS = (0.2, 4.0)
+PAUSE_SECONDS = (0.2, 12.0)
 KINDS = ("launcher killed", "launcher terminated", "worker killed", "bit flipped", "checkpoint cut", "second launcher")
 
 
