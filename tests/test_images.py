@@ -552,3 +552,23 @@ def test_run_ids_change_with_the_weights_not_with_their_place(folder: Path, tmp_
     weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
     assert ImageInstrument(image_data("imagefolder", folder, autoencoders={"kl": tiny})).tokenizer_hash("kl") != first
+
+
+def test_an_imagefolder_may_have_captions(folder: Path, tmp_path: Path) -> None:
+    """metadata.jsonl beside the images: file_name and a caption."""
+    images = tmp_path / "train"
+    images.mkdir()
+    lines = []
+    for name, color, _, content in small_sets.samples(3):
+        (images / name).write_bytes(content)
+        lines.append(json.dumps({"file_name": name, "text": f"a {color} picture"}))
+    (images / "metadata.jsonl").write_text("\n".join(lines))
+    text = TextEncoderConfig(source=str(folder / "t5"), num_tokens=5, feature_dim=16)
+    changes = {"path": str(tmp_path), "condition": "caption", "num_classes": 0, "text": text, "condition_column": "text"}
+    data = image_data("imagefolder", folder, **changes)
+    pixels, captions, skipped = ImageSet(data, "train").read(range(9))
+    assert len(pixels) == 9
+    assert not skipped
+    assert sorted(set(captions)) == [f"a {color} picture" for color in sorted(small_sets.COLORS)]
+    found = ImageInstrument(data).tokens_of(captions[:2])
+    assert found.shape == (2, 5, 16)
