@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.evaluate.fidelity import FeatureNetwork
-from bench.weights_files import LocalFiles, file_hash, weights_hash
+from bench.weights_files import LocalFiles, file_hash, missing, weights_hash
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 """As torch-fidelity names it."""
@@ -146,8 +146,10 @@ class ClipScore:
         if len(parts) != 3:
             example = "open_clip:ViT-H-14:laion2b_s32b_b79k"
             raise ValueError(f"clip {source!r} must read open_clip:ARCHITECTURE:PRETRAINED, such as {example}")
-        with LocalFiles("the CLIP network", source):
+        try:
             network, _, _ = open_clip.create_model_and_transforms(parts[1], pretrained=parts[2], device=device)
+        except RuntimeError as error:  # also what it raises for weights that cannot be fetched
+            raise ValueError(f"{missing('the CLIP network', source)} ({' '.join(str(error).split())[:120]})") from error
         network.eval().requires_grad_(False)
         tokenizer, side = open_clip.get_tokenizer(parts[1]), network.visual.image_size[0]
         mean, std = network.visual.image_mean, network.visual.image_std
