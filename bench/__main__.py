@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, ValueError) as error:
         print(f"paradigm-bench: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of a pipe has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("paradigm-bench: interrupted; the same command resumes", file=sys.stderr)
         return 130
