@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bench.registry import did_you_mean
 from bench.weights_files import forbid_downloads
 
 DEFAULT_EXPERIMENT = "shapes"
@@ -58,8 +58,8 @@ class Parser(argparse.ArgumentParser):
             given, allowed = message.split()[2].partition("=")[0], list(self._every_option())
         else:
             return ""
-        close = difflib.get_close_matches(given, allowed, n=1)
-        return f"; did you mean {close[0]!r}?" if close else ""
+        question = did_you_mean(given, allowed)
+        return f"; {question}" if question else ""
 
     def _every_option(self) -> Iterator[str]:
         """Option strings of this parser and its stages."""

@@ -6,10 +6,12 @@ written first, so that a checkpoint without its hash, or with another, is one th
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from bench.results import write_file
+from bench.weights_files import sha256
 
 KEPT = 2
 """Newest checkpoints of a running segment; the second one is for when the first is damaged."""
@@ -29,29 +31,22 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write(path: Path, save: Callable[[Path], None]) -> None:
     """Write a checkpoint by `save(temporary path)`; afterwards it is whole and on the disk, or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+
+    def save_with_hash(temporary: Path) -> None:
         save(temporary)
         _sync(temporary)
-        hash_file(path).write_text(_digest(temporary))
+        hash_file(path).write_text(sha256(temporary))
         _sync(hash_file(path))
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_file(path, save_with_hash)
+    _sync(path.parent)
 
 
 def is_whole(path: Path) -> bool:
     """Whether a checkpoint is there and has the hash that it was written with."""
-    return path.is_file() and hash_file(path).is_file() and _digest(path) == hash_file(path).read_text().strip()
+    return path.is_file() and hash_file(path).is_file() and sha256(path) == hash_file(path).read_text().strip()
 
 
 def remove(path: Path) -> None:

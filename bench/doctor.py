@@ -59,9 +59,10 @@ def _weights() -> Iterator[Finding]:
     from bench.prepare import PARTS
 
     for world in WORLDS:
+        instrument = ProceduralInstrument(world)
         for part in PARTS:
             advice = f"`paradigm-bench prepare {world} --part {part}` makes them"
-            yield Finding(f"weights {world} {part}", ProceduralInstrument(world).hash(part), advice)
+            yield Finding(f"weights {world} {part}", instrument.hash(part), advice)
     inception = hub_file(JudgeConfig().inception)
     yield Finding(
         "weights Inception", str(inception) if inception.is_file() else "", f"for FID of images: {INCEPTION_URL} at {inception}"

@@ -17,7 +17,7 @@ from bench.data.cache import TrainingData
 from bench.instrument import Instrument, open_instrument
 from bench.locks import owned
 from bench.machine import Machine
-from bench.results import Results, read_lines, write_text
+from bench.results import Results, read_lines, write_lines, write_text
 
 REPORT_SECONDS = 0.5
 
@@ -80,11 +80,12 @@ def _run_owned(job: Job, results: Results, reports: Any) -> str:
     instrument = open_instrument(job.data)
     for index, run in enumerate(job.runs):
         say = Reporter(run, reports)
-        if record(results, run).get("status") == "done":  # by another sweep on this folder
+        status = record(results, run).get("status")
+        if status == "done":  # by another sweep on this folder
             say.stage("done")
             continue
         try:
-            if record(results, run).get("status") not in ("trained", "evaluating"):
+            if status not in ("trained", "evaluating"):
                 train_run(job, run, results, instrument, say)
             save_record(results, run, status="evaluating")
             say.stage("evaluating")
@@ -187,7 +188,7 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
     running = folder / "running"
     if not checkpoints.numbered(running):  # else the lines of the cooldown so far are there too
         kept = [line for line in read_lines(trunk_metrics) if line["flops_spent"] <= branch_at * 1.01]
-        write_text(metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        write_lines(metrics, kept)
     weights = folder / "weights.safetensors"
     budget = float(run.flops_budget)
     done = segment(

@@ -26,6 +26,7 @@ from bench.instrument import Instrument
 from bench.instrument.images import CLASSIFIER, ImageInstrument
 from bench.instrument.procedural import ProceduralInstrument
 from bench.progress import Display
+from bench.results import write_file
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.tokenizers.config import AutoencoderConfig
 
@@ -232,11 +233,9 @@ def train_parts(instrument: Instrument, recipe: Recipe, parts: tuple[str, ...], 
     other = {"clip": recipe.clip_steps, "probe": recipe.probe_steps, CLASSIFIER: recipe.classifier_steps}
     for part in parts:
         target = instrument.folder / f"{part}.safetensors"
-        temporary = target.with_suffix(".partial")
         with display.stage(f"training {part}", other.get(part, recipe.autoencoder_steps), "steps") as update:
-            _train_part(instrument, part, recipe, update).save(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(target)
+            write_file(target, _train_part(instrument, part, recipe, update).save)
+        target.chmod(0o644)
 
 
 def _train_part(instrument: Instrument, part: str, recipe: Recipe, update: Progress) -> Any:

@@ -51,10 +51,16 @@ def _origin(point: EntryPoint) -> str:
     return f" (from {point.dist.name} {point.dist.version})" if point.dist else ""
 
 
+def did_you_mean(name: str, allowed: list[str]) -> str:
+    """A question that offers the nearest allowed name; empty where none is near."""
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
 def nearest(name: str, allowed: list[str]) -> str:
     """The end of an error line: the nearest allowed name, if any, and the list, cut when it is long."""
-    close = difflib.get_close_matches(name, allowed, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    question = did_you_mean(name, allowed)
+    hint = f"{question} " if question else ""
     shown, more = sorted(allowed)[:MAX_LISTED], len(allowed) - MAX_LISTED
     return f"{hint}known: {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")
 

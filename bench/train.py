@@ -8,7 +8,6 @@ of the FLOPs spent, and a branch stops at the step nearest to its budget. All ra
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -36,7 +35,7 @@ from bench.config import Run
 from bench.data.cache import TrainingData, step_seed
 from bench.flops import FlopMeter
 from bench.paradigm import Paradigm, TokenSpace
-from bench.results import append_line, read_lines, write_text
+from bench.results import append_line, read_lines, write_file, write_lines
 
 LOG_EVERY_STEPS = 20
 CHECKPOINT_SECONDS = float(os.environ.get("PARADIGM_BENCH_CHECKPOINT_SECONDS", "60"))
@@ -74,6 +73,11 @@ class TrainingModule(L.LightningModule):
         self.began, self.seconds_before = time.perf_counter(), 0.0
         self.whereabouts: Callable[[int], str] = lambda step: ""
         """Which images a step saw and which checkpoint is the last, for an error."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of the segment, those before a kill included."""
+        return self.seconds_before + time.perf_counter() - self.began
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up in steps, constant, then linear to zero over the last `cooldown` share of the budget."""
@@ -127,7 +131,7 @@ class TrainingModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the FLOP clock, and the wall seconds of the segment so far."""
         checkpoint["flops_spent"] = [self.flops_spent, self.flops_spent_causal]
-        checkpoint["segment_seconds"] = self.seconds_before + time.perf_counter() - self.began
+        checkpoint["segment_seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the FLOP clock."""
@@ -176,9 +180,8 @@ def make_loggers(folder: Path) -> list[Logger]:
 
 def keep_lines(path: Path, last_step: int) -> None:
     """Drop the lines of metrics.jsonl after a step, which will be trained again."""
-    lines = [line for line in read_lines(path) if line["step"] <= last_step]
     if path.exists():
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        write_lines(path, [line for line in read_lines(path) if line["step"] <= last_step])
 
 
 class MetricsWriter(Callback):
@@ -324,13 +327,12 @@ def train_segment(
     newest = checkpoints.newest_whole(running, say)
     if newest is not None and (start is None or int(newest.stem) > int(start.stem)):
         start = newest
-    first_step, seconds_before = 0, 0.0
+    first_step = 0
     if start is not None:
         content = torch.load(start, weights_only=True, map_location="cpu")
         first_step = content["global_step"]
-        seconds_before = content["segment_seconds"] if start == newest else 0.0
+        module.seconds_before = content["segment_seconds"] if start == newest else 0.0
     keep_lines(metrics, first_step)
-    module.seconds_before = seconds_before
 
     def whereabouts(step: int) -> str:
         images = data.indices(run.seed, step, run.recipe.batch_size).tolist()
@@ -340,7 +342,6 @@ def train_segment(
     module.whereabouts = whereabouts
     writer, keeper = MetricsWriter(metrics, report), CheckpointKeeper(running)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = L.Trainer(
@@ -368,8 +369,7 @@ def train_segment(
     if weights is not None:
         _save_weights(paradigm, average, weights)
     shutil.rmtree(running, ignore_errors=True)
-    seconds = seconds_before + time.perf_counter() - began
-    return Trained(module.flops_spent, module.flops_spent_causal, trainer.global_step, seconds, module.last_loss)
+    return Trained(module.flops_spent, module.flops_spent_causal, trainer.global_step, module.seconds, module.last_loss)
 
 
 def _save_weights(paradigm: Paradigm, average: ExponentialMovingAverage, path: Path) -> None:
@@ -377,9 +377,7 @@ def _save_weights(paradigm: Paradigm, average: ExponentialMovingAverage, path: P
     names = [name for name, _ in paradigm.named_parameters()]
     content = {f"raw.{n}": p.detach().contiguous() for n, p in paradigm.named_parameters()}
     content |= {f"ema.{n}": a.contiguous() for n, a in zip(names, average.averages, strict=True)}
-    temporary = path.with_suffix(".partial")
-    save_file(content, temporary)
-    temporary.replace(path)
+    write_file(path, lambda temporary: save_file(content, temporary))
 
 
 def load_weights(paradigm: Paradigm, path: Path, ema: bool) -> Paradigm:

@@ -53,13 +53,18 @@ def file_hash(path: Path, digits: int = 12) -> str:
     if not path.is_file():
         return ""
     state = path.stat()
-    return _sha256(path, state.st_mtime_ns, state.st_size)[:digits]
+    return _unchanged(path, state.st_mtime_ns, state.st_size)[:digits]
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes as they are now, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.cache
-def _sha256(path: Path, modified: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _unchanged(path: Path, modified: int, size: int) -> str:
+    return sha256(path)
 
 
 def weights_hash(source: str, name: str, digits: int = 12) -> str:

@@ -31,10 +31,8 @@ class PipeReports:
 
     def put(self, report: dict[str, Any]) -> None:
         """Send one report."""
-        try:
+        with contextlib.suppress(OSError):
             self.connection.send(report)
-        except OSError:
-            return
 
 
 def _watch(parent: int) -> None:

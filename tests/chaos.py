@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-from test_resume import SAME, children, start
+from test_resume import SAME, start, workers_of
 
 from bench.results import load_table
 
@@ -55,7 +55,7 @@ def damage(root: Path, chance: random.Random, cut: bool) -> bool:
 def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.Random) -> str:
     """One fault; empty when there was nothing to hit."""
     launcher = chance.choice(launchers)
-    workers = [child for child in children(launcher.pid) if "spawn_main" in command_line(child)]
+    workers = workers_of(launcher.pid)
     kind = chance.choice(KINDS)
     if kind == "launcher killed":
         hit = kill(launcher.pid, signal.SIGKILL)
@@ -70,13 +70,6 @@ def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.
     else:
         hit = damage(root, chance, kind == "checkpoint cut")
     return kind if hit else ""
-
-
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def calm(folder: Path) -> pd.DataFrame:

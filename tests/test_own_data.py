@@ -15,13 +15,11 @@ from bench.results import finished_rows, load_table
 
 NUM_EACH = 16
 SETTINGS = {
-    "imagefolder": ("", "condition='class', num_classes=3, judge=INCEPTION"),
-    "parquet": ("", "condition='class', num_classes=3, image_column='picture', condition_column='kind', judge=CLASSIFIER"),
-    "webdataset": ("", "condition='caption', text=TEXT, image_column='jpg', condition_column='txt', judge=CLIP"),
-    "coco": (
-        "",
-        "condition='caption', text=TEXT, split='train2017', evaluation_split='val2017', condition_column='caption', judge=CLIP",
-    ),
+    "imagefolder": "condition='class', num_classes=3, judge=INCEPTION",
+    "parquet": "condition='class', num_classes=3, image_column='picture', condition_column='kind', judge=CLASSIFIER",
+    "webdataset": "condition='caption', text=TEXT, image_column='jpg', condition_column='txt', judge=CLIP",
+    "coco": "condition='caption', text=TEXT, split='train2017', evaluation_split='val2017', condition_column='caption', "
+    "judge=CLIP",
 }
 EXPERIMENT = """
 from bench.config import *
@@ -63,7 +61,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_sets.save_clip(folder / "clip")
     small_sets.save_dinov2(folder / "dinov2")
     small_sets.save_inception(folder / "inception.pth")
-    for kind, (_, options) in SETTINGS.items():
+    for kind, options in SETTINGS.items():
         text = EXPERIMENT.format(root=str(folder), kind=kind, options=options, methods=2 if kind == "parquet" else 1)
         (folder / f"{kind}.py").write_text(text)
     return folder

@@ -195,6 +195,27 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found] + [grand for child in found for grand in children(int(child))]
 
 
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of a launcher."""
+
+    def command_line(child: int) -> str:
+        try:
+            return Path(f"/proc/{child}/cmdline").read_text()
+        except OSError:
+            return ""
+
+    return [child for child in children(pid) if "spawn_main" in command_line(child)]
+
+
+def start_in_training(root: Path) -> "subprocess.Popen[str]":
+    """A sweep that has written its first checkpoint."""
+    process = start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
+    deadline = time.monotonic() + 120
+    while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -205,10 +226,8 @@ def alive(pid: int) -> bool:
 def test_a_killed_launcher_takes_its_workers_along_and_the_sweep_resumes(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
     """SIGKILL of the launcher in training: its workers stop by themselves, and the same command ends the same."""
     root = tmp_path / "results"
-    process = start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
+    process = start_in_training(root)
     deadline = time.monotonic() + 120
-    while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
     workers = children(process.pid)
     assert workers
     os.kill(process.pid, signal.SIGKILL)
@@ -224,12 +243,8 @@ def test_a_killed_launcher_takes_its_workers_along_and_the_sweep_resumes(undistu
 
 def test_a_killed_worker_costs_its_own_job_a_retry(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
     root = tmp_path / "results"
-    process = start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
-    deadline = time.monotonic() + 120
-    while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    names = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children(process.pid)}
-    os.kill(next(child for child, name in names.items() if "spawn_main" in name), signal.SIGKILL)
+    process = start_in_training(root)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     _, said = process.communicate()
     assert process.returncode == 0, said
     assert said.count("its process died (killed or out of memory); trying again") == 1

@@ -11,7 +11,6 @@ alone: there is no loader state to save.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -24,7 +23,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from bench.results import write_text
+from bench.results import write_file, write_text
 
 SHARD_BYTES = 256 * 2**20
 NUMPY_TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
@@ -40,15 +39,20 @@ class Encoded:
     """Images that could not be read, by name, with the reason."""
 
 
-def memory_map(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file as read-only memory maps (8-byte length, JSON header, raw bytes)."""
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON header of a safetensors file, and where its raw bytes begin (8-byte length, header, bytes)."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
+        return json.loads(file.read(length)), 8 + length
+
+
+def memory_map(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file as read-only memory maps of the same shapes, `tokens` (n, V, N, ...) among them."""
+    header, begin = _header(path)
     maps: dict[str, np.ndarray] = {}
     for name, entry in header.items():
         if name != "__metadata__":
-            offset = 8 + length + entry["data_offsets"][0]
+            offset = begin + entry["data_offsets"][0]
             kind = NUMPY_TYPES[entry["dtype"]]
             maps[name] = np.memmap(path, dtype=kind, mode="r", offset=offset, shape=tuple(entry["shape"]))
     return maps
@@ -139,19 +143,13 @@ def _save_shard(path: Path, parts: list[Encoded]) -> None:
         "tokens": np.concatenate([part.tokens for part in parts]),
         "condition": np.concatenate([part.condition for part in parts]),
     }
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        save_file(content, temporary, metadata={"skipped": json.dumps([name for part in parts for name in part.skipped])})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    about = {"skipped": json.dumps([name for part in parts for name in part.skipped])}
+    write_file(path, lambda temporary: save_file(content, temporary, metadata=about))
 
 
 def _shard_summary(path: Path) -> tuple[int, list[str]]:
     """Images in a shard, and the names of those that were skipped."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
+    header, _ = _header(path)
     return header["tokens"]["shape"][0], json.loads(header["__metadata__"]["skipped"])
 
 

@@ -20,7 +20,7 @@ from bench.evaluate import fidelity, networks
 from bench.evaluate.classifier import FEATURE_DIM
 from bench.evaluate.judge import Judge, cluster_error
 from bench.instrument.images import CLASSIFIER, ImageInstrument
-from bench.results import Results
+from bench.results import Results, write_file
 
 VALIDATION_SEED = 1_000_003
 """Added to the sample seed of validation images: where conditions are classes, both splits have the same ones."""
@@ -33,6 +33,7 @@ class ImageJudge(Judge):
 
     def __init__(self, instrument: ImageInstrument, settings: Evaluation, results: Results) -> None:
         super().__init__(instrument, settings, results)
+        self._captions_asked: dict[tuple[str, int], list[int | str]] = {}
         self.data, judge, device = instrument.data, instrument.data.judge, instrument.device
         self.classifier = instrument.classifier.to(device) if judge.features == CLASSIFIER else None
         classifier = self.classifier
@@ -78,10 +79,13 @@ class ImageJudge(Judge):
         name = f"features-{network.name}-{self._split.replace('/', '_')}-{self._content}-{self.settings.num_reference}.npy"
         path = self.instrument.cache(self.results) / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".partial.npy")
-            np.save(temporary, network.features(self._read(self.instrument.evaluation_set, 0, self.settings.num_reference)[0]))
-            temporary.replace(path)
+            features = network.features(self._read(self.instrument.evaluation_set, 0, self.settings.num_reference)[0])
+
+            def save(temporary: Path) -> None:
+                with temporary.open("wb") as file:  # np.save would add an ending to a name
+                    np.save(file, features)
+
+            write_file(path, save)
         return np.load(path, allow_pickle=False)
 
     def _published(self) -> fidelity.Gaussian | None:
@@ -114,8 +118,11 @@ class ImageJudge(Judge):
         """Classes in turn; or captions of the evaluation split, those of validation first and those of the test after them."""
         if self.data.condition == "class":
             return [int(c) for c in np.resize(np.arange(self.data.num_classes), num)]
-        images, first = self.instrument.evaluation_set, self.settings.num_validation if split == "test" else 0
-        return [images.row(row).condition for row in np.resize(self.instrument.spread(images, first, first + num), num)]
+        if (split, num) not in self._captions_asked:  # reading a row reads its image too
+            images, first = self.instrument.evaluation_set, self.settings.num_validation if split == "test" else 0
+            rows = np.resize(self.instrument.spread(images, first, first + num), num)
+            self._captions_asked[split, num] = [images.row(row).condition for row in rows]
+        return self._captions_asked[split, num]
 
     def conditions(self, split: str, num: int) -> Tensor:
         return self.instrument.tokens_of(self._asked(split, num))

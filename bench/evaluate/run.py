@@ -53,10 +53,11 @@ class Evaluator:
         path.unlink(missing_ok=True)
         sampler = Sampler(self.instrument, run, method, folder / "weights.safetensors")
         began = time.perf_counter()
+        words = self.judge.conditions("validation", self.settings.num_validation)
         tried = []
         for index, setting in enumerate(method.settings, start=1):
             report(f"setting {index} of {len(method.settings)}")
-            tried.append(self._validation_row(sampler, setting))
+            tried.append(self._validation_row(sampler, words, setting))
             append_line(path, tried[-1])
         if self.settings.validation_only:
             return
@@ -70,32 +71,32 @@ class Evaluator:
             best = max(range(len(tried)), key=lambda index: key(tried[index]))
             chosen.setdefault(best, []).append(metric)
         first = next(iter(self.judge.selection))
+        words = self.judge.conditions("test", self.settings.num_samples)
         for index, metrics in chosen.items():
             report(f"test conditions, best setting for {' and '.join(metrics)}")
-            row = self._test_row(sampler, method.settings[index], measure=first in metrics)
+            row = self._test_row(sampler, words, method.settings[index], measure=first in metrics)
             append_line(path, {**row, **tuning, "tuned_for": " ".join(metrics)})
         report("test conditions, raw weights")
         index = next(index for index, metrics in chosen.items() if first in metrics)
         raw = Sampler(self.instrument, run, method, folder / "weights.safetensors", ema=False)
-        append_line(path, {**self._test_row(raw, method.settings[index], measure=False), "tuned_for": first})
+        append_line(path, {**self._test_row(raw, words, method.settings[index], measure=False), "tuned_for": first})
 
     def _draw(self, sampler: Sampler, words: Tensor, setting: Setting, split: str, batch: int = SAMPLE_BATCH) -> Tensor:
         """One image per row of condition tokens, at the split's sample seed."""
         return sampler.images(words, setting, self.judge.sample_seed(split), batch)
 
-    def _validation_row(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:
+    def _validation_row(self, sampler: Sampler, words: Tensor, setting: Setting) -> dict[str, Any]:
         """What the choice of a setting needs."""
-        began, num = time.perf_counter(), self.settings.num_validation
-        images = self._draw(sampler, self.judge.conditions("validation", num), setting, "validation")
-        row = {**sampler.columns(setting), "split": "validation", "num_samples": num}
+        began = time.perf_counter()
+        images = self._draw(sampler, words, setting, "validation")
+        row = {**sampler.columns(setting), "split": "validation", "num_samples": len(words)}
         row |= {"sample_seed": self.judge.sample_seed("validation")}
         row |= self.judge.validation_scores(images) | self.costs(sampler, setting)
         return {**row, **self._ending(began)}
 
-    def _test_row(self, sampler: Sampler, setting: Setting, *, measure: bool) -> dict[str, Any]:
+    def _test_row(self, sampler: Sampler, words: Tensor, setting: Setting, *, measure: bool) -> dict[str, Any]:
         """All quality columns; with `measure` also speed, the held-out conditions and the grid."""
         began, settings = time.perf_counter(), self.settings
-        words = self.judge.conditions("test", settings.num_samples)
         images = self._draw(sampler, words, setting, "test")
         row: dict[str, Any] = {
             **sampler.columns(setting),

@@ -25,6 +25,7 @@ from bench.conditioning import ConditionSpace
 from bench.config import Evaluation, ImageData
 from bench.instrument.base import Instrument
 from bench.registry import nearest
+from bench.results import write_file
 from bench.tokenizers.config import AutoencoderConfig, TokenizerConfig
 from bench.weights_files import file_hash
 
@@ -195,10 +196,8 @@ class ImageInstrument(Instrument):
         else:
             model.to(self.device).measure_whitening(self._batches(WHITENING_IMAGES))
             model.cpu()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.partial")
-            save_file({"shift": model.shift.contiguous(), "scale": model.scale.contiguous()}, temporary)
-            temporary.replace(path)
+            measured = {"shift": model.shift.contiguous(), "scale": model.scale.contiguous()}
+            write_file(path, lambda temporary: save_file(measured, temporary))
         return model
 
     def _batches(self, num: int) -> Iterator[Tensor]:
