@@ -147,10 +147,10 @@ class Reporter:
 
 def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say: Reporter) -> None:
     """Extend the trunk to the run's branch point, then cool down to its budget."""
-    from bench.train import train_segment
+    from bench import group
+    from bench.train import Segment, train_segment
 
-    data = TrainingData(latent_folder(results, instrument, run.tokenizer, run.recipe.num_training_images))
-    space, conditions = instrument.space(run.tokenizer), instrument.conditions
+    latents = latent_folder(results, instrument, run.tokenizer, run.recipe.num_training_images)
     trunk, folder = results.trunk(run.trunk_id), results.run(run.run_id)
     trunk.mkdir(parents=True, exist_ok=True)
     save_record(results, run, status="training", error=None)
@@ -164,8 +164,18 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
 
     def segment(start: Path | None, start_flops: int, **arguments: Any) -> Any:
         say.sent_flops = start_flops
-        report = lambda p: say.progress(p.flops_spent, start_flops, p.loss)  # noqa: E731
-        return train_segment(run, data, space, conditions, start=start, report=report, say=say.note, **arguments)
+        part = group.current().share(
+            Segment(
+                run=run,
+                latents=latents,
+                space=instrument.space(run.tokenizer),
+                conditions=instrument.conditions,
+                start=start,
+                micro_batch=job.machine.micro_batch,
+                **arguments,
+            )
+        )
+        return train_segment(part, lambda p: say.progress(p.flops_spent, start_flops, p.loss), say.note)
 
     seconds = trunk / "seconds.json"
     spent: dict[str, float] = json.loads(seconds.read_text()) if seconds.exists() else {}
@@ -179,7 +189,6 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
             stop_at=branch_at,
             running=trunk / "running",
             checkpoint=branch,
-            weights=None,
             metrics=trunk_metrics,
         )
         spent[branch.stem] = trained.seconds + (spent.get(start.stem, 0.0) if start else 0.0)
@@ -197,7 +206,6 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
         budget=budget,
         stop_at=budget,
         running=running,
-        checkpoint=None,
         weights=weights,
         metrics=metrics,
     )
@@ -209,10 +217,11 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
         "flops_per_image_causal": round(done.flops_spent_causal / images),
         "steps": done.steps,
         "images_seen": images,
-        "epochs": round(images / len(data), 3),
+        "epochs": round(images / len(TrainingData(latents)), 3),
         "loss": done.loss,
         "train_seconds": round(spent.get(branch.stem, 0.0) + done.seconds, 2),
         "device": job.machine.device,
+        "num_devices": job.machine.devices * job.machine.nodes,
         "num_threads": job.machine.num_threads,
         "git_sha": git_sha(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from dataclasses import dataclass
 
@@ -24,23 +25,44 @@ SLOW_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """How many runs train at once here, and with what."""
+    """How many runs train at once here, and with what. Nothing in here changes a result."""
 
     device: str
     num_workers: int
     num_threads: int
+    devices: int = 1
+    """GPUs (or, without any, processes) per run and node."""
+    nodes: int = 1
+    """Machines per run."""
+    micro_batch: int | None = None
+    """Most images at once on a device."""
 
 
-def this_machine() -> Machine:
-    """One run per GPU; on CPU one single-threaded process per core (two spinning threads on a shared core collapse)."""
+def this_machine(devices: int = 1, nodes: int = 1, micro_batch: int | None = None) -> Machine:
+    """One run per `devices` GPUs; on CPU one single-threaded process per core (two spinning threads on a shared core collapse).
+
+    Raises:
+        ValueError: when a run asks for more devices than there are.
+    """
+    name, units, threads = "cpu", num_cores(), 1
     if torch.cuda.is_available():
-        return Machine(torch.cuda.get_device_name(), 1, max(1, num_cores() // 2))
-    return Machine("cpu", num_cores(), 1)
+        name, units = torch.cuda.get_device_name(), torch.cuda.device_count()
+        threads = max(1, num_cores() // (2 * units))
+    if nodes == 1 and not 1 <= devices <= units:
+        raise ValueError(f"DEVICES={devices}, but this machine has {units} ({name}); use 1 to {units}")
+    return Machine(name, max(1, units // devices), threads, devices, nodes, micro_batch)
 
 
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_image: float) -> float:

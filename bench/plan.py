@@ -13,6 +13,7 @@ import torch
 from bench.build import build_meta
 from bench.config import Experiment, Method, Run, Size, merged
 from bench.data.cache import step_seed
+from bench.division import micro_batches
 from bench.flops import FLOP_RULE, FlopMeter, meta_batch, num_parameters
 from bench.instrument import Instrument
 from bench.machine import Machine, calibrate, this_machine
@@ -176,13 +177,16 @@ def format_hours(hours: float) -> str:
     return f"{hours / 24 / 365.25:.3g} years"
 
 
-def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Plan:
+def make_plan(experiment: Experiment, budget: int, instrument: Instrument, machine: Machine | None = None) -> Plan:
     """Count every run of the experiment and calibrate this machine's speed.
 
     Raises:
-        ValueError: for an unknown paradigm, impossible options, or a budget whose lowest rung has too few steps.
+        ValueError: for an unknown paradigm, impossible options, a batch that the devices cannot share equally, or a budget whose
+            lowest rung has too few steps.
     """
-    machine = this_machine()
+    machine = this_machine() if machine is None else machine
+    num_devices = machine.devices * machine.nodes
+    micro_batches(experiment.recipe.batch_size, num_devices, machine.micro_batch)
     torch.set_num_threads(machine.num_threads)
     runs: list[PlannedRun] = []
     for method in experiment.methods:
@@ -195,7 +199,8 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument) -> Pl
             if index == 0:
                 check_sampler(template, meta, method, instrument.conditions)
             cost = count_run(template, meta, instrument.conditions)
-            rate = calibrate(template, space, instrument, cost.dense) if rate is None else rate
+            if rate is None:
+                rate = num_devices * calibrate(template, space, instrument, cost.dense)
             for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
                 for seed in range(num_seeds):
                     for learning_rate in rates:

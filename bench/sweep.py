@@ -101,7 +101,7 @@ def execute(jobs: list[Job], plan: Plan, display: Display) -> None:
     os.environ["OMP_NUM_THREADS"] = str(plan.machine.num_threads)
     context = multiprocessing.get_context("spawn")
     waiting, busy, deaths = deque(jobs), deque[Job](), Counter[str]()
-    workers = [Worker(context) for _ in range(min(plan.machine.num_workers, len(jobs)))]
+    workers = [Worker(context, plan.machine, number) for number in range(min(plan.machine.num_workers, len(jobs)))]
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with display.training(training_flops(jobs)) as tracker:
@@ -120,7 +120,8 @@ def execute(jobs: list[Job], plan: Plan, display: Display) -> None:
                         report = worker.connection.recv()
                     except (EOFError, OSError):
                         waiting.extend(after_death(worker.job, deaths, display))
-                        workers[number] = Worker(context)
+                        worker.kill()
+                        workers[number] = Worker(context, plan.machine, number)
                         continue
                     if "result" not in report:
                         tracker(report)
@@ -128,6 +129,9 @@ def execute(jobs: list[Job], plan: Plan, display: Display) -> None:
                     if report["result"] == "busy":
                         busy.append(worker.job)
                     worker.job = None
+                    if worker.broken_by(report["result"]):
+                        worker.kill()
+                        workers[number] = Worker(context, plan.machine, number)
     except KeyboardInterrupt:
         display.say("stopping: runs in training write a checkpoint")
         for worker in workers:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import Condition, ConditionSpace
+from bench.division import Part, PartRandomness
 from bench.flops import TRAINING_MULTIPLE, FlopMeter, UncountedOperatorError, count_sampling
 from bench.paradigm import Paradigm, TokenSpace
 
@@ -167,6 +168,18 @@ def _check_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> lis
     if torch.isfinite(loss).all() and not torch.allclose(loss, evaluated, rtol=1e-5, atol=1e-6):
         problems.append(
             "loss differs between train() and eval() under one seed: dropout or batch statistics change what is trained"
+        )
+    halves = []
+    for index in range(2):
+        part = Part(index, 2)
+        rows = part.rows(BATCH)
+        torch.manual_seed(0)
+        with PartRandomness(part, BATCH // 2):
+            halves.append(paradigm.loss(tokens[rows], condition[rows])[0])
+    if torch.isfinite(loss).all() and not torch.allclose(loss, torch.cat(halves), rtol=1e-4, atol=1e-5):
+        problems.append(
+            "the loss of half a batch is not that of these images in the whole batch, so devices could not share a step: draw "
+            "noise with the image as the leading axis, what a batch shares as a scalar, and mix no images"
         )
     paradigm.loss(tokens, condition)
     if any(not torch.equal(value, buffers[name]) for name, value in paradigm.named_buffers()):

@@ -2,13 +2,17 @@
 
 Letters: B images of the global batch.
 
-Lightning runs the loop. The budget is the clock: every step is billed by the shapes that ran, the learning rate is a function
-of the FLOPs spent, and a branch stops at the step nearest to its budget. All randomness of a step is a function of (seed, step).
+Lightning runs the loop, in one process or in one per device (bench/group.py). The budget is the clock: every step is billed by
+the shapes that ran, the learning rate is a function of the FLOPs spent, and a branch stops at the step nearest to its budget. All
+randomness of a step is a function of (seed, step).
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
+import math
 import os
 import shutil
 import signal
@@ -24,16 +28,19 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from bench import checkpoints
+from bench import checkpoints, group
 from bench.build import build_meta, build_paradigm
 from bench.conditioning import Condition, ConditionSpace
 from bench.config import Run
 from bench.data.cache import TrainingData, step_seed
+from bench.division import Part, PartRandomness, micro_batches
 from bench.flops import FlopMeter
+from bench.group import GroupEnvironment
 from bench.paradigm import Paradigm, TokenSpace
 from bench.results import append_line, read_lines, write_file, write_lines
 
@@ -62,11 +69,14 @@ def power_function_exponent(relative_width: float) -> float:
 class TrainingModule(L.LightningModule):
     """One paradigm, its optimizer and the FLOP clock."""
 
-    def __init__(self, run: Run, paradigm: Paradigm, meter: FlopMeter, budget: float, stop_at: float) -> None:
+    def __init__(
+        self, run: Run, paradigm: Paradigm, meter: FlopMeter, *, budget: float, stop_at: float, num_micro_batches: int = 1
+    ) -> None:
         """budget: where a cooldown would end; stop_at: FLOPs at which this segment ends."""
         super().__init__()
         self.run, self.paradigm, self.meter = run, paradigm, meter
-        self.budget, self.stop_at = budget, stop_at
+        self.budget, self.stop_at, self.num_micro_batches = budget, stop_at, num_micro_batches
+        self.summed_loss: Tensor | float = 0.0
         self.flops_spent = 0
         self.flops_spent_causal = 0
         self.last_loss = float("nan")
@@ -93,40 +103,59 @@ class TrainingModule(L.LightningModule):
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=self.run.learning_rate, betas=recipe.betas, fused=True)
 
+    def ends_step(self, batch_index: int) -> bool:
+        """Whether the optimizer steps after this micro-batch."""
+        return (batch_index + 1) % self.num_micro_batches == 0
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.learning_rate(self.global_step)
+        if batch_idx % self.num_micro_batches:
+            return
+        self.summed_loss = 0.0
+        for parameters in self.trainer.optimizers[0].param_groups:
+            parameters["lr"] = self.learning_rate(self.global_step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Mean loss () of a step's tokens and condition tokens, billed by the shapes that ran.
+        """Mean loss () of a part of a step's tokens and condition tokens, billed by the shapes that ran.
 
         Raises:
             FloatingPointError: when the loss is not finite, naming the step.
         """
         tokens, words = batch
-        step, recipe = self.global_step, self.run.recipe
+        step, recipe, together = self.global_step, self.run.recipe, group.current()
+        part = Part(
+            together.rank * self.num_micro_batches + batch_idx % self.num_micro_batches, together.size * self.num_micro_batches
+        )
         generator = torch.Generator().manual_seed(step_seed(self.run.seed, step, "dropout"))
-        drop = torch.rand(len(words), generator=generator) < recipe.condition_dropout
-        condition = Condition.of(words).dropped(drop.to(words.device))
+        drop = torch.rand(recipe.batch_size, generator=generator) < recipe.condition_dropout
+        condition = Condition.of(words).dropped(drop[part.rows(recipe.batch_size)].to(words.device))
         seed = step_seed(self.run.seed, step, "loss")
         torch.manual_seed(seed)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
+            PartRandomness(part, len(words)) if part.count > 1 else contextlib.nullcontext(),
+        ):
             loss, _ = self.paradigm.loss(tokens, condition)
-        billed = self.meter.bill(len(words), seed)
-        self.flops_spent += billed.dense
-        self.flops_spent_causal += billed.causal
+        billed = self.meter.bill(len(words), seed)  # the other parts run the same shapes
+        self.flops_spent += billed.dense * together.size
+        self.flops_spent_causal += billed.causal * together.size
         mean = loss.mean()
-        ends = self.flops_spent + billed.dense / 2 > self.stop_at
+        self.summed_loss = self.summed_loss + mean.detach()
+        if self.ends_step(batch_idx):
+            self._end_step(step, billed.dense * part.count)
+        return mean
+
+    def _end_step(self, step: int, step_flops: int) -> None:
+        """Note the loss of the whole step, and stop when the next would lie further from the target than this one."""
+        ends = self.flops_spent + step_flops / 2 > self.stop_at
         if (step + 1) % LOG_EVERY_STEPS == 0 or ends:  # reading the value waits for the device
-            self.last_loss = float(mean.detach())
-            if not torch.isfinite(mean):
+            self.last_loss = group.current().mean(float(self.summed_loss) / self.num_micro_batches)
+            if not math.isfinite(self.last_loss):
                 raise FloatingPointError(
                     f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}, "
                     f"{self.whereabouts(step)}"
                 )
         if ends:
             self.trainer.should_stop = True
-        return mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the FLOP clock, and the wall seconds of the segment so far."""
@@ -134,8 +163,12 @@ class TrainingModule(L.LightningModule):
         checkpoint["segment_seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Set the FLOP clock."""
+        """Set the FLOP clock, and Lightning's count of micro-batches, which may be others now."""
         self.flops_spent, self.flops_spent_causal = checkpoint["flops_spent"]
+        done = checkpoint["global_step"] * self.num_micro_batches
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+            if isinstance(counts, dict):
+                counts.update(dict.fromkeys(counts, done))
 
 
 class ExponentialMovingAverage(Callback):
@@ -146,8 +179,15 @@ class ExponentialMovingAverage(Callback):
         self.parameters: list[Tensor] = list(paradigm.parameters())
         self.averages = [p.detach().clone() for p in self.parameters]
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Follow the parameters to their device."""
+        self.averages = [mine.to(p.device) for mine, p in zip(self.averages, self.parameters, strict=True)]
+
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert isinstance(module, TrainingModule)
+        if not module.ends_step(batch_idx):
+            return
         weight = 1 - (1 - 1 / max(1, trainer.global_step)) ** (self.exponent + 1)
         torch._foreach_lerp_(self.averages, self.parameters, weight)
 
@@ -208,10 +248,10 @@ class MetricsWriter(Callback):
             logger.save()
             logger.finalize("success")
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step % LOG_EVERY_STEPS and not trainer.should_stop:
-            return
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, TrainingModule)
+        if not module.ends_step(batch_idx) or (trainer.global_step % LOG_EVERY_STEPS and not trainer.should_stop):
+            return
         now = Progress(
             trainer.global_step,
             module.flops_spent,
@@ -235,6 +275,8 @@ class CheckpointKeeper(Callback):
     Lightning would save inside the signal handler, in the middle of a step; here the handler sets a flag.
     """
 
+    WRITE, STOP = 1, 2
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.stopping = False
@@ -249,15 +291,20 @@ class CheckpointKeeper(Callback):
     def _ask(self, number: int, frame: Any) -> None:
         self.stopping = True
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        """Write when it is time; the EMA's callback has run before."""
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write when it is time in any process; the EMA's callback has run before."""
         assert isinstance(module, TrainingModule)
-        if trainer.should_stop or not (self.stopping or time.monotonic() - self._written > CHECKPOINT_SECONDS):
+        if trainer.should_stop or not module.ends_step(batch_idx):
             return
-        checkpoints.write(self.folder / f"{module.flops_spent}.ckpt", trainer.save_checkpoint)
-        checkpoints.prune(self.folder)
+        wish = self.STOP if self.stopping else self.WRITE if time.monotonic() - self._written > CHECKPOINT_SECONDS else 0
+        wish = group.current().agree(wish)
+        if not wish:
+            return
+        save_checkpoint(trainer, self.folder / f"{module.flops_spent}.ckpt")
+        if group.current().first:
+            checkpoints.prune(self.folder)
         self._written = time.monotonic()
-        trainer.should_stop = self.stopping
+        self.stopping = trainer.should_stop = wish == self.STOP
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -266,17 +313,51 @@ class CheckpointKeeper(Callback):
         self._before = {}
 
 
-class _Steps(IterableDataset[tuple[Tensor, Tensor]]):
-    """Batches from the step at which the trainer stands."""
+def save_checkpoint(trainer: L.Trainer, path: Path) -> None:
+    """Write a checkpoint in the first process; the others take part, as Lightning wants it."""
+    if group.current().first:
+        checkpoints.write(path, trainer.save_checkpoint)
+    else:
+        trainer.save_checkpoint(path)
 
-    def __init__(self, data: TrainingData, run: Run, first_step: int) -> None:
-        self.data, self.run, self.first_step = data, run, first_step
+
+class _Steps(IterableDataset[tuple[Tensor, Tensor]]):
+    """This process's micro-batches from the step at which the trainer stands."""
+
+    def __init__(self, data: TrainingData, run: Run, first_step: int, num_micro_batches: int) -> None:
+        self.data, self.run, self.first_step, self.num_micro_batches = data, run, first_step, num_micro_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        step = self.first_step
-        while True:
-            yield self.data.batch(self.run.seed, step, self.run.recipe.batch_size)
-            step += 1
+        together, count = group.current(), self.num_micro_batches
+        for step in itertools.count(self.first_step):
+            for index in range(count):
+                part = Part(together.rank * count + index, together.size * count)
+                yield self.data.batch(self.run.seed, step, self.run.recipe.batch_size, part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of training: from a checkpoint (or the seed) until `stop_at` FLOPs are spent."""
+
+    run: Run
+    latents: Path
+    """Folder of the latent cache."""
+    space: TokenSpace
+    conditions: ConditionSpace
+    budget: float
+    """Where the cooldown ends; infinity keeps the rate constant (a trunk)."""
+    stop_at: float
+    start: Path | None
+    """Lightning checkpoint to continue from."""
+    running: Path
+    """Folder of this segment's own checkpoints, from the newest of which a killed one goes on."""
+    checkpoint: Path | None = None
+    """What to write at the end: a checkpoint to branch from."""
+    weights: Path | None = None
+    """What to write at the end: raw and EMA weights."""
+    metrics: Path
+    micro_batch: int | None = None
+    """Most images at once on a device; None takes the device's whole share of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,41 +371,30 @@ class Trained:
     loss: float
 
 
-def train_segment(
-    run: Run,
-    data: TrainingData,
-    space: TokenSpace,
-    conditions: ConditionSpace,
-    *,
-    budget: float,
-    stop_at: float,
-    start: Path | None,
-    running: Path,
-    checkpoint: Path | None,
-    weights: Path | None,
-    metrics: Path,
-    report: Callable[[Progress], None],
-    say: Callable[[str], None],
-) -> Trained:
-    """Train from a checkpoint (or the seed) until `stop_at` FLOPs are spent.
+def train_segment(segment: Segment, report: Callable[[Progress], None], say: Callable[[str], None]) -> Trained:
+    """Train a segment, in all processes of the group at once.
 
     Args:
-        budget: where the cooldown ends; infinity keeps the rate constant (a trunk).
-        start: Lightning checkpoint to continue from.
-        running: folder of this segment's own checkpoints, from the newest of which a killed one goes on.
-        checkpoint, weights: what to write at the end: a checkpoint to branch from, or raw and EMA weights.
-        say: is told of a damaged checkpoint.
+        report: is told of the progress, in the first process.
+        say: is told of a damaged checkpoint, in the first process.
 
     Raises:
         FloatingPointError: when the loss is not finite, naming the step.
         InterruptedTrainingError: when a signal stopped it; the same call goes on.
+        ValueError: when the batch cannot be divided among the devices.
     """
-    paradigm = build_paradigm(run, space, conditions)
-    meter = FlopMeter(build_meta(run, space, conditions), conditions.num_tokens, conditions.feature_dim)
+    run, together = segment.run, group.current()
+    count = micro_batches(run.recipe.batch_size, together.size, segment.micro_batch)
+    data = TrainingData(segment.latents)
+    paradigm = build_paradigm(run, segment.space, segment.conditions)
+    meter = FlopMeter(
+        build_meta(run, segment.space, segment.conditions), segment.conditions.num_tokens, segment.conditions.feature_dim
+    )
     meter.attach(paradigm)
-    module = TrainingModule(run, paradigm, meter, budget, stop_at)
+    module = TrainingModule(run, paradigm, meter, budget=segment.budget, stop_at=segment.stop_at, num_micro_batches=count)
     average = ExponentialMovingAverage(paradigm, run.recipe.ema_relative_width)
-    newest = checkpoints.newest_whole(running, say)
+    newest = together.share(checkpoints.newest_whole(segment.running, say) if together.first else None)
+    start = segment.start
     if newest is not None and (start is None or int(newest.stem) > int(start.stem)):
         start = newest
     first_step = 0
@@ -332,15 +402,19 @@ def train_segment(
         content = torch.load(start, weights_only=True, map_location="cpu")
         first_step = content["global_step"]
         module.seconds_before = content["segment_seconds"] if start == newest else 0.0
-    keep_lines(metrics, first_step)
 
     def whereabouts(step: int) -> str:
         images = data.indices(run.seed, step, run.recipe.batch_size).tolist()
-        last = checkpoints.newest_whole(running, say) or start
+        last = checkpoints.newest_whole(segment.running, say) or start
         return f"last checkpoint {last or 'none'}, training images {', '.join(map(str, images))}"
 
     module.whereabouts = whereabouts
-    writer, keeper = MetricsWriter(metrics, report), CheckpointKeeper(running)
+    keeper = CheckpointKeeper(segment.running)
+    callbacks: list[Callback] = [average, keeper]
+    if together.first:
+        keep_lines(segment.metrics, first_step)
+        writer = MetricsWriter(segment.metrics, report)
+        callbacks.insert(1, writer)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -348,28 +422,40 @@ def train_segment(
             max_steps=-1,
             max_epochs=-1,
             accelerator="auto",
-            devices=1,
+            devices=together.devices,
+            num_nodes=together.nodes,
+            strategy=DDPStrategy() if together.size > 1 else "auto",
+            plugins=[GroupEnvironment()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            accumulate_grad_batches=count,
             gradient_clip_val=run.recipe.gradient_clip,
-            callbacks=[average, writer, keeper],
+            callbacks=callbacks,
         )
-        loader = DataLoader(_Steps(data, run, first_step), batch_size=None)
+        loader = DataLoader(_Steps(data, run, first_step, count), batch_size=None)
         try:
             trainer.fit(module, loader, ckpt_path=start, weights_only=True)
         finally:
-            writer.close()
+            if together.first:
+                writer.close()
         if keeper.stopping:
             raise InterruptedTrainingError(f"stopped by a signal at step {trainer.global_step}")
-        if checkpoint is not None:
-            checkpoints.write(checkpoint, trainer.save_checkpoint)
-    if weights is not None:
-        _save_weights(paradigm, average, weights)
-    shutil.rmtree(running, ignore_errors=True)
+        if segment.checkpoint is not None:
+            save_checkpoint(trainer, segment.checkpoint)
+    if together.first:
+        if segment.weights is not None:
+            _save_weights(paradigm, average, segment.weights)
+        shutil.rmtree(segment.running, ignore_errors=True)
     return Trained(module.flops_spent, module.flops_spent_causal, trainer.global_step, module.seconds, module.last_loss)
+
+
+def take_part(segment: Segment) -> None:
+    """Train a segment as one of the processes that follow; the first one reports."""
+    with contextlib.suppress(InterruptedTrainingError):
+        train_segment(segment, lambda _: None, lambda _: None)
 
 
 def _save_weights(paradigm: Paradigm, average: ExponentialMovingAverage, path: Path) -> None:

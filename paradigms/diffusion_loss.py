@@ -91,8 +91,7 @@ class DiffusionLoss(TokenHead):
     def loss(self, condition: Tensor, target: Tensor) -> Tensor:
         """Averaged over `multiplier` draws of noise and time."""
         embedded = self.embed_condition(condition).repeat(self.multiplier, 1)
-        loss = self.diffusion.loss(lambda x, t: self.predict(x, t, embedded), target.repeat(self.multiplier, 1))
-        return loss.view(self.multiplier, len(target)).mean(0)
+        return self.diffusion.loss(lambda x, t: self.predict(x, t, embedded), target, self.multiplier)
 
     def sample(self, condition: Tensor, *, temperature: float, guidance: float, generator: torch.Generator) -> Tensor:
         """Guidance acts on the prediction, which is the same for noise and velocity; a learned variance is the conditioned

@@ -87,21 +87,26 @@ class GaussianDiffusion(nn.Module):
         """Values that the network gives per row."""
         return 2 * channels if self.learned_variance else channels
 
-    def loss(self, predict: Predict, clean: Tensor) -> Tensor:
-        """Squared error of the prediction per row (R,) for clean rows (R, ..., C), plus the bound when variance is learned."""
+    def loss(self, predict: Predict, clean: Tensor, draws: int = 1) -> Tensor:
+        """Squared error of the prediction per row (R,) for clean rows (R, ..., C), plus the bound when variance is learned.
+
+        Averaged over `draws` of noise and time, which `predict` gets in one batch, draw after draw.
+        """
         rows, axes = len(clean), tuple(range(1, clean.ndim))
-        t = torch.randint(NUM_TRAIN_STEPS, (rows,), device=clean.device)
-        noise = torch.randn_like(clean)
-        abar = self.abar[t].view(rows, *[1] * len(axes))
+        t = torch.cat([torch.randint(NUM_TRAIN_STEPS, (rows,), device=clean.device) for _ in range(draws)])
+        noise = torch.cat([torch.randn_like(clean) for _ in range(draws)])
+        clean = torch.cat([clean] * draws)
+        abar = self.abar[t].view(-1, *[1] * len(axes))
         noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         truth = noise if self.prediction == "noise" else abar.sqrt() * noise - (1 - abar).sqrt() * clean
         out = predict(noisy, t).float()
         mean, rest = out[..., : clean.shape[-1]], out[..., clean.shape[-1] :]
         error = (mean - truth).square().mean(axes)
         if not self.learned_variance:
-            return error
+            return error.view(draws, rows).mean(0)
         previous = torch.where(t > 0, self.abar[(t - 1).clamp(min=0)], 1.0).view_as(abar)
-        return error + self._bound(clean, noisy, mean.detach(), rest, abar, previous, first=(t == 0)).mean(axes)
+        bound = self._bound(clean, noisy, mean.detach(), rest, abar, previous, first=(t == 0)).mean(axes)
+        return (error + bound).view(draws, rows).mean(0)
 
     def clean_estimate(self, x: Tensor, out: Tensor, abar: Tensor | float) -> Tensor:
         """The clean rows (R, C) that a prediction (R, C) means."""

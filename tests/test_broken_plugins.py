@@ -168,6 +168,20 @@ class ScalarsAreNumbers(NextToken):
         return super().loss(tokens, condition)[0], {"codes": 3}
 
 
+class NoiseByPlace(Diffusion):
+    """Noise with the place as the leading axis: half a batch would get other noise."""
+
+    def loss(self, tokens, condition):
+        t = torch.rand(tokens.shape[1], len(tokens)).T
+        return super().loss(tokens * t[..., None], condition)
+
+
+class MixesImages(NextToken):
+    def loss(self, tokens, condition):
+        found, scalars = super().loss(tokens, condition)
+        return (found + found.mean()) / 2, scalars
+
+
 @pytest.mark.parametrize(
     ("plugin", "said"),
     [
@@ -191,6 +205,8 @@ class ScalarsAreNumbers(NextToken):
         (UnknownOperator, "does not know aten::cdist"),
         (NotDeterministic, "differs between two calls under the same torch seed"),
         (LearnsNothing, "do not reduce the loss"),
+        (NoiseByPlace, "the loss of half a batch"),
+        (MixesImages, "the loss of half a batch"),
         (ScalarsAreNumbers, "names to scalar tensors"),
     ],
     ids=lambda v: v.__name__ if isinstance(v, type) else "",

@@ -17,11 +17,11 @@ from miniature import EXPERIMENT
 from safetensors.torch import load_file
 
 from bench import checkpoints, train
-from bench.data.cache import TrainingData, fill_cache
+from bench.data.cache import fill_cache
 from bench.instrument import open_instrument
 from bench.plan import _run
 from bench.results import load_table, read_lines
-from bench.train import InterruptedTrainingError, Progress, Trained, train_segment
+from bench.train import InterruptedTrainingError, Progress, Segment, Trained, train_segment
 
 HERE = Path(__file__).parent
 INSTRUMENT = open_instrument(EXPERIMENT.data)
@@ -31,10 +31,10 @@ SAME = ["run_id", "split", "guidance", "steps", "flops_spent", "loss", "fid", "k
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("latents")
     fill_cache(folder, 64, INSTRUMENT.row_bytes("autoencoder-kl"), INSTRUMENT.encoder("autoencoder-kl"), lambda _: None, chunk=64)
-    return TrainingData(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,32 +45,29 @@ def frequent() -> Iterator[None]:
         yield
 
 
-def segment(data: TrainingData, root: Path, report: Callable[[Progress], None] = lambda _: None) -> tuple[Trained, list[str]]:
+def segment(latents: Path, root: Path, report: Callable[[Progress], None] = lambda _: None) -> tuple[Trained, list[str]]:
     """A cooldown of 68 steps from the seed."""
     root.mkdir(exist_ok=True)
     said: list[str] = []
-    done = train_segment(
-        RUN,
-        data,
-        INSTRUMENT.space("autoencoder-kl"),
-        INSTRUMENT.conditions,
+    part = Segment(
+        run=RUN,
+        latents=latents,
+        space=INSTRUMENT.space("autoencoder-kl"),
+        conditions=INSTRUMENT.conditions,
         budget=1e9,
         stop_at=1e9,
         start=None,
         running=root / "running",
-        checkpoint=None,
         weights=root / "weights.safetensors",
         metrics=root / "metrics.jsonl",
-        report=report,
-        say=said.append,
     )
-    return done, said
+    return train_segment(part, report, said.append), said
 
 
 @pytest.fixture(scope="module")
-def straight(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("straight")
-    segment(data, root)
+    segment(latents, root)
     return root
 
 
@@ -96,12 +93,12 @@ def dies_at(step: int) -> Callable[[Progress], None]:
     return report
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(data: TrainingData, straight: Path, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_to_the_same_bits(latents: Path, straight: Path, tmp_path: Path) -> None:
     for step in (10, 35, 36, 60):
         with pytest.raises(KilledError):
-            segment(data, tmp_path, dies_at(step))
+            segment(latents, tmp_path, dies_at(step))
         assert len(checkpoints.numbered(tmp_path / "running")) == 2
-    done, said = segment(data, tmp_path)
+    done, said = segment(latents, tmp_path)
     assert done.steps > 65
     assert not said
     assert not (tmp_path / "running").exists()
@@ -110,10 +107,10 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: TrainingData, straight
 
 @pytest.mark.parametrize("damage", ["newest flipped", "newest cut", "no hash", "both flipped", "empty"])
 def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
-    data: TrainingData, straight: Path, tmp_path: Path, damage: str
+    latents: Path, straight: Path, tmp_path: Path, damage: str
 ) -> None:
     with pytest.raises(KilledError):
-        segment(data, tmp_path, dies_at(50))
+        segment(latents, tmp_path, dies_at(50))
     found = [path for _, path in checkpoints.numbered(tmp_path / "running")]
     hit = found if damage == "both flipped" else found[-1:]
     for path in hit:
@@ -123,7 +120,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
             continue
         content[len(content) // 2] ^= 1
         path.write_bytes({"newest cut": content[: len(content) // 3], "empty": b""}.get(damage, bytes(content)))
-    _, said = segment(data, tmp_path)
+    _, said = segment(latents, tmp_path)
     assert len(said) == len(hit)
     assert all(str(path) in line for path, line in zip(reversed(hit), said, strict=True))
     same_bits(tmp_path, straight)
@@ -131,7 +128,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 def test_signals_stop_within_one_step_with_a_checkpoint(
-    data: TrainingData, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    latents: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 1e9)
 
@@ -140,13 +137,13 @@ def test_signals_stop_within_one_step_with_a_checkpoint(
             os.kill(os.getpid(), number)
 
     with pytest.raises(InterruptedTrainingError, match=r"at step 4[01]"):
-        segment(data, tmp_path, report)
+        segment(latents, tmp_path, report)
     assert len(checkpoints.numbered(tmp_path / "running")) == 1
-    segment(data, tmp_path)
+    segment(latents, tmp_path)
     same_bits(tmp_path, straight)
 
 
-def test_a_checkpoint_with_a_payload_is_not_executed(data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_with_a_payload_is_not_executed(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str, str]]:
             return (open, ("executed", "w"))
@@ -155,7 +152,7 @@ def test_a_checkpoint_with_a_payload_is_not_executed(data: TrainingData, tmp_pat
     path = tmp_path / "running" / "5.ckpt"
     checkpoints.write(path, lambda temporary: temporary.write_bytes(pickle.dumps({"global_step": Payload()})) and None)
     with pytest.raises(pickle.UnpicklingError):
-        segment(data, tmp_path)
+        segment(latents, tmp_path)
     assert not (tmp_path / "executed").exists()
 
 

@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from bench.division import WHOLE, Part
 from bench.results import write_file, write_text
 
 SHARD_BYTES = 256 * 2**20
@@ -191,21 +192,22 @@ class TrainingData:
             out[here] = self._shards[shard][name][indices[here] - first]
         return out
 
-    def batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Tokens as the paradigm reads them (latents sampled from their posterior) and condition tokens: (B, M) int64, or
-        (B, M, F) float32."""
-        indices = self.indices(seed, step, batch)
+    def batch(self, seed: int, step: int, batch: int, part: Part = WHOLE) -> tuple[Tensor, Tensor]:
+        """A part of a step's B images: tokens as the paradigm reads them (latents sampled from their posterior) and condition
+        tokens, (B, M) int64 or (B, M, F) float32."""
+        rows = part.rows(batch)
+        indices = self.indices(seed, step, batch)[rows]
         condition = self.rows("condition", indices)
         words = torch.from_numpy(condition.astype(np.float32 if condition.dtype == np.float16 else np.int64))
         stored = self.rows("tokens", indices)
         views = stored.shape[1]
-        view = np.random.default_rng(step_seed(seed, step, "view")).integers(views, size=batch) if views > 1 else 0
-        chosen = stored[np.arange(batch), view]
+        view = np.random.default_rng(step_seed(seed, step, "view")).integers(views, size=batch)[rows] if views > 1 else 0
+        chosen = stored[np.arange(len(indices)), view]
         if chosen.dtype != np.float16:
             return torch.from_numpy(chosen.astype(np.int64)), words
         mean, std = torch.from_numpy(chosen).float().chunk(2, dim=2)
         generator = torch.Generator().manual_seed(step_seed(seed, step, "posterior"))
-        return mean + std * torch.randn(mean.shape, generator=generator), words
+        return mean + std * torch.randn((batch, *mean.shape[1:]), generator=generator)[rows], words
 
 
 def step_seed(seed: int, step: int, purpose: str) -> int:

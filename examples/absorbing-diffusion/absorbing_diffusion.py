@@ -52,11 +52,9 @@ class AbsorbingDiffusion(Paradigm):
         return self.head(self.backbone(sequence, vector)[:, prefix.shape[1] :])
 
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
-        """The bound per token (B,); times are stratified over the batch to lower its variance (Kingma et al. 2021)."""
+        """The bound per token (B,), at a time drawn for each image."""
         batch, length = tokens.shape
-        offset = torch.rand((), device=tokens.device)
-        uniform = (torch.arange(batch, device=tokens.device) / batch + offset) % 1.0
-        t = (self.least_time + (1 - self.least_time) * uniform)[:, None]
+        t = self.least_time + (1 - self.least_time) * torch.rand(batch, 1, device=tokens.device)
         hidden = torch.rand(batch, length, device=tokens.device) < t
         # one token at least, so that every image has a loss
         first = torch.rand(batch, length, device=tokens.device).argsort(1) == 0

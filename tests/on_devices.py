@@ -1,0 +1,71 @@
+"""One training in this process, or divided among several; importable, so that processes can be started on it."""
+
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from miniature import EXPERIMENT
+
+from bench import group, train
+from bench.config import Run
+from bench.instrument import open_instrument
+from bench.machine import free_port
+from bench.plan import _run
+from bench.train import InterruptedTrainingError, Segment, train_segment
+
+INSTRUMENT = open_instrument(EXPERIMENT.data)
+METHODS = {method.name: method for method in EXPERIMENT.methods}
+
+
+def make_run(paradigm: str) -> Run:
+    """The paradigm's run of the miniature experiment, with batches of 8."""
+    run = _run(EXPERIMENT, METHODS[paradigm], EXPERIMENT.sizes[0], 10**9, INSTRUMENT)
+    return replace(run, recipe=replace(run.recipe, batch_size=8))
+
+
+def train_part(latents: Path, paradigm: str, root: Path, micro_batch: int | None, stop_at: float, signal_at: int | None) -> None:
+    """Train in this process as its group says, noting every step."""
+    train.LOG_EVERY_STEPS, train.CHECKPOINT_SECONDS = 1, 1e9
+
+    def report(progress: train.Progress) -> None:
+        if progress.step == signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    root.mkdir(exist_ok=True)
+    part = Segment(
+        run=make_run(paradigm),
+        latents=latents,
+        space=INSTRUMENT.space(METHODS[paradigm].tokenizer),
+        conditions=INSTRUMENT.conditions,
+        budget=stop_at,
+        stop_at=stop_at,
+        start=None,
+        running=root / "running",
+        weights=root / "weights.safetensors",
+        metrics=root / "metrics.jsonl",
+        micro_batch=micro_batch,
+    )
+    try:
+        train_segment(part, report, lambda _: None)
+    except InterruptedTrainingError as error:
+        (root / f"interrupted-{group.current().rank}").write_text(str(error))
+
+
+def process(rank: int, size: int, address: str, *arguments: object) -> None:
+    torch.set_num_threads(1)
+    group.join(rank, size, size, address)
+    train_part(*arguments)  # type: ignore[arg-type]
+    torch.distributed.destroy_process_group()
+
+
+def on_devices(size: int, *arguments: object) -> None:
+    context, address = multiprocessing.get_context("spawn"), f"127.0.0.1:{free_port()}"
+    processes = [context.Process(target=process, args=(rank, size, address, *arguments)) for rank in range(size)]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join()
+    assert [each.exitcode for each in processes] == [0] * size

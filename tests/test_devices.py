@@ -1,0 +1,138 @@
+"""One step on several devices and in micro-batches: the same images, noise, loss and run_id, whatever the division."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from on_devices import INSTRUMENT, METHODS, make_run, on_devices, train_part
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench import checkpoints
+from bench.data.cache import fill_cache
+from bench.division import Part, PartRandomness, micro_batches
+from bench.results import read_lines
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {name: tmp_path_factory.mktemp(name) for name in {method.tokenizer for method in METHODS.values()}}
+    for name, folder in folders.items():
+        fill_cache(folder, 64, INSTRUMENT.row_bytes(name), INSTRUMENT.encoder(name), lambda _: None, chunk=64)
+    return folders
+
+
+def budget_of(paradigm: str, folder: Path) -> float:
+    """FLOPs of about STEPS steps, from one whole training."""
+    return read_lines(folder / "metrics.jsonl")[STEPS - 1]["flops_spent"]
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def whole(
+    request: pytest.FixtureRequest, latents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, float]:
+    """A paradigm trained in one process without micro-batches."""
+    paradigm, root = request.param, tmp_path_factory.mktemp("whole")
+    probe = root / "probe"
+    train_part(latents[METHODS[paradigm].tokenizer], paradigm, probe, None, 3e9, None)
+    budget = budget_of(paradigm, probe)
+    train_part(latents[METHODS[paradigm].tokenizer], paradigm, root, None, budget, None)
+    return paradigm, root, budget
+
+
+def same_training(ours: Path, theirs: Path) -> None:
+    lines = [read_lines(root / "metrics.jsonl") for root in (ours, theirs)]
+    assert [line["flops_spent"] for line in lines[0]] == [line["flops_spent"] for line in lines[1]]
+    assert len(lines[0]) >= STEPS
+    assert [line["loss"] for line in lines[0]] == pytest.approx([line["loss"] for line in lines[1]], rel=1e-5)
+    weights = [load_file(root / "weights.safetensors") for root in (ours, theirs)]
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=2e-4), name
+
+
+@pytest.mark.parametrize("micro_batch", [4, 2])
+def test_micro_batches_change_nothing(
+    whole: tuple[str, Path, float], latents: dict[str, Path], tmp_path: Path, micro_batch: int
+) -> None:
+    paradigm, straight, budget = whole
+    train_part(latents[METHODS[paradigm].tokenizer], paradigm, tmp_path, micro_batch, budget, None)
+    same_training(tmp_path, straight)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_two_devices_change_nothing(
+    whole: tuple[str, Path, float], latents: dict[str, Path], tmp_path: Path, micro_batch: int | None
+) -> None:
+    paradigm, straight, budget = whole
+    on_devices(2, latents[METHODS[paradigm].tokenizer], paradigm, tmp_path, micro_batch, budget, None)
+    same_training(tmp_path, straight)
+
+
+def test_a_signal_to_one_stops_all_and_another_division_goes_on(
+    whole: tuple[str, Path, float], latents: dict[str, Path], tmp_path: Path
+) -> None:
+    paradigm, straight, budget = whole
+    folder = latents[METHODS[paradigm].tokenizer]
+    on_devices(2, folder, paradigm, tmp_path, None, budget, 7)
+    said = {(tmp_path / f"interrupted-{rank}").read_text() for rank in range(2)}
+    assert len(said) == 1
+    assert "at step 7" in said.pop() or "at step 8" in str(said)
+    assert len(checkpoints.numbered(tmp_path / "running")) == 1
+    train_part(folder, paradigm, tmp_path, 2, budget, None)
+    same_training(tmp_path, straight)
+
+
+DRAWS = {
+    "rand": lambda x: torch.rand(len(x), 3),
+    "rand, a tuple": lambda x: torch.rand((len(x), 3)),
+    "rand, by name": lambda x: torch.rand(size=(len(x), 3)),
+    "randn, rows of images": lambda x: torch.randn(5 * len(x), 2),
+    "randn, one axis": lambda x: torch.randn(len(x)),
+    "randint": lambda x: torch.randint(3, 100, (len(x), 7)),
+    "randint from 0": lambda x: torch.randint(100, (len(x),)),
+    "rand_like": torch.rand_like,
+    "randn_like": torch.randn_like,
+    "uniform_": lambda x: torch.empty_like(x).uniform_(-1, 1),
+    "normal_": lambda x: torch.empty_like(x).normal_(),
+    "exponential_": lambda x: torch.empty_like(x).exponential_(),
+    "bernoulli": lambda x: torch.bernoulli(x.abs().clamp(max=1)),
+    "multinomial": lambda x: torch.multinomial(x.abs() + 0.1, 1),
+    "shared": lambda x: torch.rand(()) * x,
+}
+
+
+@pytest.mark.parametrize("name", list(DRAWS))
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_part_draws_what_its_images_get_in_the_whole_batch(name: str, count: int) -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+
+    def drawn(part: Part) -> Tensor:
+        rows = x[part.rows(8)]
+        torch.manual_seed(0)
+        torch.rand(())
+        with PartRandomness(part, len(rows)):
+            return DRAWS[name](rows)
+
+    whole = drawn(Part())
+    assert torch.equal(whole, torch.cat([drawn(Part(index, count)) for index in range(count)]))
+    assert whole.float().std() > 0
+
+
+def test_draws_that_cannot_be_divided_are_refused() -> None:
+    with PartRandomness(Part(0, 2), 4), pytest.raises(ValueError, match=r"torch.normal cannot be divided"):
+        torch.normal(torch.zeros(4), torch.ones(4))
+
+
+def test_batches_that_cannot_be_divided_are_refused() -> None:
+    assert [micro_batches(64, 4, largest) for largest in (None, 16, 15, 5, 2)] == [1, 1, 2, 4, 8]
+    with pytest.raises(ValueError, match="cannot be divided among 3 devices; DEVICES times NODES may be 1, 2, 4"):
+        micro_batches(64, 3, None)
+    with pytest.raises(ValueError, match="MICRO_BATCH=1 is too small for 32 images per device"):
+        micro_batches(64, 2, 1)
+
+
+def test_the_division_is_no_part_of_a_run() -> None:
+    assert not {"devices", "nodes", "micro_batch"} & set(asdict(make_run("mar")))
