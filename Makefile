@@ -18,11 +18,16 @@ PARADIGMS ?=
 DATA ?=
 DOWNLOAD ?=
 LAUNCHER ?= local
+SLURM ?=
+DEVICES ?= 1
+NODES ?= 1
+MICRO_BATCH ?=
 MAX_HOURS ?= 1
 # empty means unset, so that a variable given as BUDGET= on the command line is reported and not ignored
 given = $(if $(filter-out file default undefined,$(origin $(1))),$(2)='$($(1))',$(if $($(1)),$(2)='$($(1))'))
 PLAN_OPTIONS = --experiment='$(EXPERIMENT)' $(call given,BUDGET,--budget) $(if $(RESULTS),--results='$(RESULTS)') \
-	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)') $(if $(DATA),--data='$(DATA)') $(if $(DOWNLOAD),--download)
+	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)') $(if $(DATA),--data='$(DATA)') $(if $(DOWNLOAD),--download) \
+	--devices='$(DEVICES)' --nodes='$(NODES)' $(call given,MICRO_BATCH,--micro-batch)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep plan report test coverage chaos lint bench prepare clean
@@ -42,7 +47,8 @@ $(VENV)/.ready: requirements.lock
 	@touch $@
 
 sweep: $(READY)  ## train, evaluate, draw: BUDGET=1e20 EXPERIMENT= DATA= DOWNLOAD=1 RESULTS= PARADIGMS= MAX_HOURS=1; repeat to resume
-	@$(BENCH) sweep $(PLAN_OPTIONS) --launcher='$(LAUNCHER)' --max-hours='$(MAX_HOURS)'
+#           several GPUs: DEVICES= NODES= MICRO_BATCH=; a cluster: LAUNCHER=slurm SLURM='time=240 partition=gpu'
+	@$(BENCH) sweep $(PLAN_OPTIONS) --launcher='$(LAUNCHER)' $(call given,SLURM,--slurm) --max-hours='$(MAX_HOURS)'
 
 plan: $(READY)  ## count every run and estimate its hours; train nothing
 	@$(BENCH) plan $(PLAN_OPTIONS)

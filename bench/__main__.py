@@ -96,9 +96,13 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--paradigms", help="comma-separated methods of the experiment to keep")
         sub.add_argument("--data", help="where the experiment's images lie: a folder, a pattern of shards, or a hub name")
         sub.add_argument("--download", action="store_true", help="let missing data and networks be fetched from the network")
+        sub.add_argument("--devices", type=int, default=1, help="GPUs per run and node; without GPUs, processes (default: 1)")
+        sub.add_argument("--nodes", type=int, default=1, help="machines per run, with --launcher slurm (default: 1)")
+        sub.add_argument("--micro-batch", type=int, help="most images at once on a device (default: its share of a batch)")
         sub.add_argument("--json", action="store_true", help="print the plan as JSON lines instead of a table")
     sub.add_argument("--max-hours", type=float, default=1.0, help="refuse sweeps estimated above this many hours (default: 1)")
-    sub.add_argument("--launcher", choices=["local"], default="local", help="where runs train (default: local processes)")
+    sub.add_argument("--launcher", choices=["local", "slurm"], default="local", help="where runs train (default: local)")
+    sub.add_argument("--slurm", default="", help='parameters of the jobs, such as "time=240 partition=gpu gpus_per_node=1"')
     sub.add_argument("--quiet", action="store_true", help="no progress")
 
     sub = add("run", run, "train and evaluate one planned run, and the rungs of its trunk below it, in this process")
@@ -187,14 +191,19 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any]:
     for method in experiment.methods:
         check_name(method.paradigm)
     from bench.instrument import open_instrument
+    from bench.machine import this_machine
     from bench.plan import make_plan
     from bench.results import Results
 
+    clustered = getattr(options, "launcher", "slurm") == "slurm"  # a plan says what either would do
+    if options.nodes != 1 and not clustered:
+        raise UserError(f"NODES={options.nodes} needs LAUNCHER=slurm; a local sweep has one machine")
+    machine = this_machine(options.devices, options.nodes, options.micro_batch, elsewhere=clustered)
     root = options.results or Path("results") / f"{experiment.name}-{budget:.1e}".replace("e+", "e").replace(".0e", "e")
     instrument = open_instrument(experiment.data)
     if to_run:
         instrument.check_tokenizers(sorted({method.tokenizer for method in experiment.methods}))
-    return make_plan(experiment, budget, instrument), Results(root)
+    return make_plan(experiment, budget, instrument, machine), Results(root)
 
 
 def print_plan(made: Any, as_json: bool) -> None:
@@ -243,14 +252,28 @@ def plan(options: argparse.Namespace) -> None:
 
 def sweep(options: argparse.Namespace) -> int:
     """Do everything that the plan misses; 1 when a run failed."""
+    parameters = None
+    if options.launcher == "slurm":
+        from bench.cluster import parse_parameters
+
+        parameters = parse_parameters(options.slurm)
+    elif options.slurm:
+        raise UserError("SLURM parameters need LAUNCHER=slurm")
     made, results = make(options, to_run=True)
-    made.check_hours(options.max_hours)
+    if parameters is None:  # on a cluster the time limit of the jobs is the bound, and this machine's speed says nothing
+        made.check_hours(options.max_hours)
     from bench.progress import Display
     from bench.sweep import run_sweep
 
     if not options.quiet:
         print_plan(made, options.json)
-    return 1 if run_sweep(made, results, Display(options.quiet)) else 0
+    display = Display(options.quiet)
+    if parameters is not None:
+        from bench.cluster import submit_sweep
+
+        submit_sweep(made, results, parameters, display)
+        return 0
+    return 1 if run_sweep(made, results, display) else 0
 
 
 def stored_plan(folder: Path) -> Any:
@@ -285,16 +308,18 @@ def report(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    """Say what is done, failed and missing."""
+    """Say what is queued, running, done, failed and missing, and when the rest will be done."""
+    from bench.status import run_states, summary
+
     results, planned = stored_plan(options.results)
-    for row in planned:
-        path = results.run(row["run_id"]) / "run.json"
-        found = json.loads(path.read_text()) if path.exists() else {}
-        state = {"run_id": row["run_id"], "status": found.get("status", "missing"), "error": found.get("error")}
+    states = run_states(results, planned)
+    for state in states:
         if options.json:
             print(json.dumps(state))
-        else:
-            print(f"{state['status']:10} {state['run_id']}" + (f"  {state['error']}" if state["error"] else ""))
+            continue
+        share = f"{state['share']:4.0%}" if state["status"] in ("training", "interrupted") else "    "
+        print(f"{state['status']:11} {share} {state['run_id']}" + (f"  {state['error']}" if state["error"] else ""))
+    print(summary(states), file=sys.stderr)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -54,8 +53,8 @@ def save_record(results: Results, run: Run, **changes: Any) -> None:
     write_text(folder / "run.json", json.dumps(content, indent=1))
 
 
-STOPPED = threading.Event()
-"""Set in a worker that a signal asked to stop: it begins no further job."""
+STOPPED: set[int] = set()
+"""Signals that asked this worker to stop: it begins no further job."""
 
 
 def run_job(job: Job, reports: Any, *, wait: bool = True) -> str:
@@ -64,7 +63,7 @@ def run_job(job: Job, reports: Any, *, wait: bool = True) -> str:
     Returns:
         "done", "failed", "interrupted", or "busy" when another process works on the trunk and `wait` is off.
     """
-    if STOPPED.is_set():
+    if STOPPED:
         return "interrupted"
     results = Results(job.root)
     with owned(results.trunk(job.runs[0].trunk_id).with_suffix(".lock"), wait=wait) as mine:
@@ -95,7 +94,7 @@ def _run_owned(job: Job, results: Results, reports: Any) -> str:
         except InterruptedTrainingError as error:
             save_record(results, run, status="interrupted", error=None)
             say.stage(f"interrupted: {error}")
-            STOPPED.set()
+            STOPPED.add(error.number)
             return "interrupted"
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]

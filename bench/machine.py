@@ -38,8 +38,11 @@ class Machine:
     """Most images at once on a device."""
 
 
-def this_machine(devices: int = 1, nodes: int = 1, micro_batch: int | None = None) -> Machine:
+def this_machine(devices: int = 1, nodes: int = 1, micro_batch: int | None = None, *, elsewhere: bool = False) -> Machine:
     """One run per `devices` GPUs; on CPU one single-threaded process per core (two spinning threads on a shared core collapse).
+
+    Args:
+        elsewhere: the runs may train on other machines, with more devices.
 
     Raises:
         ValueError: when a run asks for more devices than there are.
@@ -48,7 +51,9 @@ def this_machine(devices: int = 1, nodes: int = 1, micro_batch: int | None = Non
     if torch.cuda.is_available():
         name, units = torch.cuda.get_device_name(), torch.cuda.device_count()
         threads = max(1, num_cores() // (2 * units))
-    if nodes == 1 and not 1 <= devices <= units:
+    if min(devices, nodes, micro_batch or 1) < 1:
+        raise ValueError(f"DEVICES={devices}, NODES={nodes} and MICRO_BATCH={micro_batch or ''} must be at least 1")
+    if devices > units and not elsewhere:
         raise ValueError(f"DEVICES={devices}, but this machine has {units} ({name}); use 1 to {units}")
     return Machine(name, max(1, units // devices), threads, devices, nodes, micro_batch)
 

@@ -33,12 +33,7 @@ RETRIES = 1
 
 def run_sweep(plan: Plan, results: Results, display: Display) -> int:
     """Do everything that the plan misses; returns the number of failed runs."""
-    instrument = open_instrument(plan.experiment.data)
-    jobs = missing_jobs(plan, results)
-    if jobs:
-        instrument.check(plan.experiment.recipe.num_training_images)
-    results.claim(plan.identity())
-    save_frame(plan.frame, results.plan)
+    jobs, instrument = begin(plan, results)
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")
     else:
@@ -50,6 +45,17 @@ def run_sweep(plan: Plan, results: Results, display: Display) -> int:
         )
         execute(jobs, plan, display)
     return finish(plan, results, display)
+
+
+def begin(plan: Plan, results: Results) -> tuple[list[Job], Instrument]:
+    """Claim the results folder, write the plan, and say what is missing."""
+    instrument = open_instrument(plan.experiment.data)
+    jobs = missing_jobs(plan, results)
+    if jobs:
+        instrument.check(plan.experiment.recipe.num_training_images)
+    results.claim(plan.identity())
+    save_frame(plan.frame, results.plan)
+    return jobs, instrument
 
 
 def missing_jobs(plan: Plan, results: Results) -> list[Job]:

@@ -268,6 +268,10 @@ class MetricsWriter(Callback):
 class InterruptedTrainingError(Exception):
     """A signal asked the training to stop; its checkpoint is on the disk."""
 
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}")
+        self.number = number
+
 
 class CheckpointKeeper(Callback):
     """Writes a checkpoint every so often, and when a signal asks to stop, within one step.
@@ -275,11 +279,13 @@ class CheckpointKeeper(Callback):
     Lightning would save inside the signal handler, in the middle of a step; here the handler sets a flag.
     """
 
-    WRITE, STOP = 1, 2
+    ON_TIME = 1
+    """Wish of a checkpoint; every signal in STOP_SIGNALS has a larger number."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.stopping = False
+        self.stopped_by = 0
+        """The signal."""
         self._written = time.monotonic()
         self._before: dict[int, Any] = {}
 
@@ -289,14 +295,14 @@ class CheckpointKeeper(Callback):
             self._before = {number: signal.signal(number, self._ask) for number in STOP_SIGNALS}
 
     def _ask(self, number: int, frame: Any) -> None:
-        self.stopping = True
+        self.stopped_by = number
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write when it is time in any process; the EMA's callback has run before."""
         assert isinstance(module, TrainingModule)
         if trainer.should_stop or not module.ends_step(batch_idx):
             return
-        wish = self.STOP if self.stopping else self.WRITE if time.monotonic() - self._written > CHECKPOINT_SECONDS else 0
+        wish = self.stopped_by or (self.ON_TIME if time.monotonic() - self._written > CHECKPOINT_SECONDS else 0)
         wish = group.current().agree(wish)
         if not wish:
             return
@@ -304,7 +310,8 @@ class CheckpointKeeper(Callback):
         if group.current().first:
             checkpoints.prune(self.folder)
         self._written = time.monotonic()
-        self.stopping = trainer.should_stop = wish == self.STOP
+        if wish > self.ON_TIME:
+            self.stopped_by, trainer.should_stop = wish, True
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -441,8 +448,8 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
         finally:
             if together.first:
                 writer.close()
-        if keeper.stopping:
-            raise InterruptedTrainingError(f"stopped by a signal at step {trainer.global_step}")
+        if keeper.stopped_by:
+            raise InterruptedTrainingError(keeper.stopped_by, trainer.global_step)
         if segment.checkpoint is not None:
             save_checkpoint(trainer, segment.checkpoint)
     if together.first:
