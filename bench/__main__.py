@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with status 2, naming the nearest allowed value or option."""
         message += self._hint(message)
-        print(f"{self.prog}: {message}; `{self.prog} --help` lists what is allowed", file=sys.stderr)
+        print(f"{self.prog}: {' '.join(message.split())}; `{self.prog} --help` lists what is allowed", file=sys.stderr)
         sys.exit(2)
 
     def _hint(self, message: str) -> str:
@@ -167,7 +167,7 @@ def load_experiment(name: str, data: str | None = None) -> Any:
         raise UserError(f"no experiment {name!r}; {nearest(Path(name).stem, known)}, or give a Python file")
     try:
         found = runpy.run_path(str(path)).get("EXPERIMENT")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"experiment {path} raises {type(error).__name__}: {error}; fix the file") from error
     if not isinstance(found, Experiment):
         raise UserError(f"experiment {path} has no variable EXPERIMENT of type bench.config.Experiment")
@@ -278,14 +278,16 @@ def sweep(options: argparse.Namespace) -> int:
 
 def stored_plan(folder: Path) -> Any:
     """A folder's plan."""
-    import pandas as pd
-
-    from bench.results import Results
+    from bench.results import Results, read_frame
 
     results = Results(folder)
     if not results.plan.exists():
         raise UserError(f"{results.plan} does not exist; make it with `paradigm-bench plan --results {folder}`")
-    return results, pd.read_csv(results.plan).to_dict("records")
+    planned = read_frame(results.plan)
+    needed = ["run_id", "trunk_id", "flops_budget"]
+    if not set(needed) <= set(planned.columns) or planned[needed].isna().any(axis=None):
+        raise UserError(f"{results.plan} lacks some of {', '.join(needed)}; make it again with `paradigm-bench plan`")
+    return results, planned.to_dict("records")
 
 
 def table(options: argparse.Namespace) -> None:
@@ -413,7 +415,9 @@ def prepare(options: argparse.Namespace) -> None:
     from bench.registry import nearest
 
     data: str | ImageData = options.world
-    if options.experiment:
+    if options.data is not None and options.experiment is None:
+        raise UserError("--data needs --experiment; a procedural world renders its images")
+    if options.experiment is not None:
         data = load_experiment(options.experiment, options.data).data
     instrument, display, recipe = open_instrument(data), Display(), Recipe()
     known = instrument.parts if isinstance(instrument, ImageInstrument) else PARTS

@@ -16,7 +16,7 @@ from bench.data.cache import TrainingData
 from bench.instrument import Instrument, open_instrument
 from bench.locks import owned
 from bench.machine import Machine
-from bench.results import Results, read_lines, write_lines, write_text
+from bench.results import METRICS, Results, read_json, read_lines, write_lines, write_text
 
 REPORT_SECONDS = 0.5
 
@@ -41,8 +41,7 @@ def latent_folder(results: Results, instrument: Instrument, tokenizer: str, num_
 
 def record(results: Results, run: Run) -> dict[str, Any]:
     """The run's run.json, or an empty record."""
-    path = results.run(run.run_id) / "run.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return results.record(run.run_id)
 
 
 def save_record(results: Results, run: Run, **changes: Any) -> None:
@@ -177,7 +176,7 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
         return train_segment(part, lambda p: say.progress(p.flops_spent, start_flops, p.loss), say.note)
 
     seconds = trunk / "seconds.json"
-    spent: dict[str, float] = json.loads(seconds.read_text()) if seconds.exists() else {}
+    spent: dict[str, float] = read_json(seconds) if seconds.exists() else {}
     if not branch.exists():
         start = checkpoints.newest_whole(trunk, say.note, below=branch_at)
         start_flops = int(start.stem) if start else 0
@@ -195,7 +194,7 @@ def train_run(job: Job, run: Run, results: Results, instrument: Instrument, say:
     metrics = folder / "metrics.jsonl"
     running = folder / "running"
     if not checkpoints.numbered(running):  # else the lines of the cooldown so far are there too
-        kept = [line for line in read_lines(trunk_metrics) if line["flops_spent"] <= branch_at * 1.01]
+        kept = [line for line in read_lines(trunk_metrics, METRICS) if line["flops_spent"] <= branch_at * 1.01]
         write_lines(metrics, kept)
     weights = folder / "weights.safetensors"
     budget = float(run.flops_budget)

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from bench import claims, plot
 from bench.analysis import FITTED, METRICS, Analysis, analyse, best_per_budget
 from bench.fit import Interval, ScalingFit, SurfaceFit
-from bench.results import COLUMNS, TUNED, Results, finished_rows, load_table, write_text
+from bench.results import COLUMNS, TUNED, Results, finished_rows, load_table, read_json, write_text
 
 GRID_SIDE = 64
 """Pixels of an image in the grid, at least; small images are enlarged by a whole factor."""
@@ -123,7 +123,7 @@ def _entry(name: str, png: bytes) -> dict[str, str]:
 
 def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, figures: list[dict[str, str]]) -> dict[str, Any]:
     """Everything that the template names."""
-    identity = json.loads(results.experiment.read_text()) if results.experiment.exists() else {}
+    identity = read_json(results.experiment) if results.experiment.exists() else {}
     counts = frame.drop_duplicates("run_id")["status"].value_counts().to_dict()
     done = finished_rows(analysis.frame)
     rest = frame[frame["status"] != "done"]

@@ -118,8 +118,11 @@ COLUMNS: dict[str, str] = {
 }
 
 
+METRICS = ("step", "flops_spent", "loss", "learning_rate", "segment_seconds")
+"""What every line of metrics.jsonl has."""
+
 TEXT_COLUMNS = """
-run_id method paradigm tokenizer loss_unit split tuned_for sampler_options reference fid_network dinov2_network clip_checkpoint
+run_id trunk_id method paradigm tokenizer loss_unit split tuned_for sampler_options reference fid_network dinov2_network clip_checkpoint
 prompt_judge device dtype flop_rule protocol git_sha timestamp status error
 """.split()
 """Never read as numbers: a hash such as 12e345678 would become infinity."""
@@ -167,6 +170,11 @@ class Results:
         """Folder of a run."""
         return self.root / "runs" / run_id
 
+    def record(self, run_id: str) -> dict[str, Any]:
+        """A run's run.json; empty when there is none."""
+        path = self.run(run_id) / "run.json"
+        return read_json(path) if path.exists() else {}
+
     def trunk(self, trunk_id: str) -> Path:
         """Folder of a trunk's checkpoints."""
         return self.root / "trunks" / trunk_id
@@ -179,7 +187,7 @@ class Results:
         """
         text = json.dumps(identity, indent=1, sort_keys=True)
         if self.experiment.exists():
-            found = json.loads(self.experiment.read_text())
+            found = read_json(self.experiment)
             if _without_path(found) != _without_path(json.loads(text)):
                 theirs = f"{found.get('name')} at BUDGET={found.get('budget')}"
                 raise ValueError(
@@ -238,16 +246,43 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All records of a JSONL file; a line cut off by a kill is dropped."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: when it holds something else, or was damaged.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or delete it and repeat the command that wrote it") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object; restore it, or delete it and repeat the command that wrote it")
+    return found
+
+
+def read_lines(path: Path, keys: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """All records of a JSONL file; a last line cut off by a kill is dropped.
+
+    Args:
+        keys: what every record must have as a number.
+
+    Raises:
+        ValueError: naming a line that was damaged, or lacks a key.
+    """
+    records: list[dict[str, Any]] = []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}, is damaged ({error}); delete the line, or train the run again") from error
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), int | float) for key in keys):
+            wanted = f"an object with {', '.join(keys)}" if keys else "an object"
+            raise ValueError(f"{path}, line {number}, is not {wanted}; was it written by another version of paradigm-bench?")
+        records.append(record)
     return records
 
 
@@ -260,9 +295,13 @@ def build_table(results: Results, plan: Iterable[dict[str, Any]]) -> pd.DataFram
     """Derive the table from the runs' records: evaluated rows, failed runs, and planned runs that are missing."""
     rows: list[dict[str, Any]] = []
     for planned in plan:
-        folder = results.run(planned["run_id"])
-        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
-        base = {**planned, **record.get("training", {}), "status": record.get("status", "missing"), "error": record.get("error")}
+        record, folder = results.record(planned["run_id"]), results.run(planned["run_id"])
+        base = {
+            **planned,
+            **(record.get("training") or {}),
+            "status": record.get("status", "missing"),
+            "error": record.get("error"),
+        }
         evaluations = read_lines(folder / "evals.jsonl") if base["status"] == "done" else []
         rows += [{**base, **evaluation} for evaluation in evaluations] or [base]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -273,15 +312,32 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     """The results table of a folder as a DataFrame with the columns of COLUMNS.
 
     Raises:
-        ValueError: when there is no table, or it lacks columns.
+        ValueError: when there is no table, it lacks columns, or one of them holds what it cannot.
     """
     path = Path(folder) / "table.csv"
     if not path.exists():
         raise ValueError(f"{path} does not exist; run `make sweep RESULTS={folder}` first")
-    frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    frame = read_frame(path)
     lacking = [name for name in COLUMNS if name not in frame.columns]
     if lacking:
         raise ValueError(f"{path} lacks the columns {', '.join(lacking)}; rebuild it with `paradigm-bench table {folder}`")
+    if frame[["run_id", "method"]].isna().any(axis=None):
+        raise ValueError(f"{path} has rows without run_id or method; rebuild it with `paradigm-bench table {folder}`")
+    return frame
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A table of COLUMNS, or some of them, from CSV: text where COLUMNS say so, `ema` true or false, all else numbers.
+
+    Raises:
+        ValueError: naming a column that holds something else.
+    """
+    frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    for name in frame.columns.difference(TEXT_COLUMNS):
+        truth = frame[name].dropna().isin([True, False]).all()
+        if name in COLUMNS and not (truth if name == "ema" else pd.api.types.is_numeric_dtype(frame[name])):
+            kind = "true or false" if name == "ema" else "numbers"
+            raise ValueError(f"{path}: column {name} must hold {kind}; restore the file, or derive it again")
     return frame
 
 

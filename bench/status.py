@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
@@ -11,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.progress import duration
-from bench.results import Results, read_lines
+from bench.results import METRICS, Results, read_json, read_lines
 
 FRESH_SECONDS = 600.0
 """A training that has written nothing for so long adds nothing to the rate."""
@@ -21,7 +20,7 @@ ENDED = ("trained", "evaluating", "done")
 def submitted(results: Results) -> dict[str, str]:
     """SLURM's number of each trunk's last job, of the last encoding and of the last report."""
     path = results.root / "slurm" / "jobs.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def queue(numbers: Iterable[str]) -> dict[str, str]:
@@ -43,11 +42,10 @@ def run_states(results: Results, planned: list[dict[str, Any]]) -> list[dict[str
     """
     jobs = submitted(results)
     held = queue(jobs.values())
-    runs = json.loads(results.experiment.read_text())["runs"] if results.experiment.exists() else {}
+    runs = read_json(results.experiment).get("runs", {}) if results.experiment.exists() else {}
     states, branches = [], dict[str, float]()
     for row in planned:  # budgets of a trunk ascend
-        path = results.run(row["run_id"]) / "run.json"
-        record = json.loads(path.read_text()) if path.exists() else {}
+        record = results.record(row["run_id"])
         status = record.get("status", "missing")
         slurm = held.get(jobs.get(row["trunk_id"], ""))
         if slurm and (status in ("missing", "interrupted", "failed") or (status == "training" and slurm == "PENDING")):
@@ -74,9 +72,9 @@ def run_states(results: Results, planned: list[dict[str, Any]]) -> list[dict[str
 def progress(results: Results, row: dict[str, Any], branch_at: float) -> tuple[float, float | None]:
     """FLOPs that a run has behind it, those of its trunk included, and the FLOP/s of its last lines when they are fresh."""
     own, trunk = results.run(row["run_id"]) / "metrics.jsonl", results.trunk(row["trunk_id"]) / "metrics.jsonl"
-    lines = read_lines(own)
+    lines = read_lines(own, METRICS)
     path = own if lines and lines[-1]["flops_spent"] > branch_at else trunk
-    lines = [line for line in read_lines(path) if path == own or line["flops_spent"] <= branch_at]
+    lines = [line for line in read_lines(path, METRICS) if path == own or line["flops_spent"] <= branch_at]
     if not lines:
         return 0.0, None
     last = [line for line in lines[-2:] if time.time() - path.stat().st_mtime < FRESH_SECONDS]

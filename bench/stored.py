@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.config import Evaluation, ImageData, Method, Run
 from bench.instrument import Instrument, open_instrument
 from bench.job import Job
 from bench.machine import this_machine
-from bench.results import Results
+from bench.results import Results, read_json
 
 if TYPE_CHECKING:
     from bench.evaluate.run import Sampler
@@ -20,11 +20,19 @@ def stored_jobs(results: Results) -> list[Job]:
     """One job per trunk of the experiment that the folder belongs to, from its experiment.json.
 
     Raises:
-        ValueError: when the folder holds no experiment.
+        ValueError: when the folder holds no experiment, or one of another version.
     """
     if not results.experiment.exists():
         raise ValueError(f"{results.root} holds no experiment; make it with `paradigm-bench plan --results {results.root}`")
-    stored = json.loads(results.experiment.read_text())
+    stored = read_json(results.experiment)
+    try:
+        return _jobs(results, stored)
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{results.experiment} is not of this version of paradigm-bench ({type(error).__name__}: {error})"
+        raise ValueError(f"{reason}; plan the experiment in another folder") from error
+
+
+def _jobs(results: Results, stored: dict[str, Any]) -> list[Job]:
     methods = {name: Method.from_dict(content) for name, content in stored["methods"].items()}
     data = stored["data"] if isinstance(stored["data"], str) else ImageData.from_dict(stored["data"])
     groups: dict[str, list[Run]] = {}

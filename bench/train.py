@@ -29,7 +29,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -42,7 +42,8 @@ from bench.division import Part, PartRandomness, micro_batches
 from bench.flops import FlopMeter
 from bench.group import GroupEnvironment
 from bench.paradigm import Paradigm, TokenSpace
-from bench.results import append_line, read_lines, write_file, write_lines
+from bench.results import METRICS, append_line, read_lines, write_file, write_lines
+from bench.weights_files import read_weights
 
 LOG_EVERY_STEPS = 20
 CHECKPOINT_SECONDS = float(os.environ.get("PARADIGM_BENCH_CHECKPOINT_SECONDS", "60"))
@@ -221,7 +222,7 @@ def make_loggers(folder: Path) -> list[Logger]:
 def keep_lines(path: Path, last_step: int) -> None:
     """Drop the lines of metrics.jsonl after a step, which will be trained again."""
     if path.exists():
-        write_lines(path, [line for line in read_lines(path) if line["step"] <= last_step])
+        write_lines(path, [line for line in read_lines(path, METRICS) if line["step"] <= last_step])
 
 
 class MetricsWriter(Callback):
@@ -235,7 +236,7 @@ class MetricsWriter(Callback):
         self.started = time.perf_counter()
         shutil.rmtree(path.parent / "logs", ignore_errors=True)
         self.loggers = make_loggers(path.parent / "logs")
-        for line in read_lines(path):
+        for line in read_lines(path, METRICS):
             self._tell(line)
 
     def _tell(self, line: dict[str, Any]) -> None:
@@ -474,8 +475,17 @@ def _save_weights(paradigm: Paradigm, average: ExponentialMovingAverage, path: P
 
 
 def load_weights(paradigm: Paradigm, path: Path, ema: bool) -> Paradigm:
-    """Put a finished run's weights into a freshly built paradigm; returns it in eval mode."""
+    """Put a finished run's weights into a freshly built paradigm; returns it in eval mode.
+
+    Raises:
+        ValueError: when the file is damaged, or holds another model's weights.
+    """
     prefix = "ema." if ema else "raw."
-    weights = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
-    paradigm.load_state_dict(weights, strict=False)
+    weights = read_weights(path)
+    for name, parameter in paradigm.named_parameters():
+        found = weights.get(prefix + name)
+        if found is None or found.shape != parameter.shape:
+            shape = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise ValueError(f"{path} has {shape} for {prefix}{name}, not {tuple(parameter.shape)}; train the run again")
+        parameter.data.copy_(found)
     return paradigm.eval().requires_grad_(False)

@@ -10,6 +10,10 @@ import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -46,6 +50,21 @@ def missing(what: str, source: str, options: str = "") -> str:
         f"`hf download {source}{options}` where there is a network and copy the Hugging Face cache, or put a folder's path into "
         "the experiment"
     )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors (...) of a safetensors file, by name.
+
+    Raises:
+        ValueError: when it is damaged, or no such file.
+    """
+    from safetensors import SafetensorError  # imported late: help needs neither it nor torch
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors ({error}); restore it, or make it again") from error
 
 
 def file_hash(path: Path, digits: int = 12) -> str:

@@ -18,7 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-from test_resume import SAME, start, workers_of
+from processes import workers_of
+from test_resume import SAME, start
 
 from bench.results import load_table
 

@@ -1,18 +1,24 @@
 """One step on several devices and in micro-batches: the same images, noise, loss and run_id, whatever the division."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from on_devices import INSTRUMENT, METHODS, make_run, on_devices, train_part
+from processes import workers_of
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bench import checkpoints
 from bench.data.cache import fill_cache
 from bench.division import Part, PartRandomness, micro_batches
-from bench.results import read_lines
+from bench.results import load_table, read_lines
 
 STEPS = 20
 
@@ -136,3 +142,38 @@ def test_batches_that_cannot_be_divided_are_refused() -> None:
 
 def test_the_division_is_no_part_of_a_run() -> None:
     assert not {"devices", "nodes", "micro_batch"} & set(asdict(make_run("mar")))
+
+
+# -- whole sweeps
+
+
+def sweep(root: Path, *arguments: str, kill: int | None = None) -> str:
+    """A sweep of one paradigm; with `kill` the process of that rank is killed in training."""
+    command = [sys.executable, "-m", "bench", "sweep", "--experiment", str(Path(__file__).parent / "miniature.py")]
+    command += ["--results", str(root), "--paradigms", "next-token", *arguments]
+    environment = {**os.environ, "PARADIGM_BENCH_CHECKPOINT_SECONDS": "0.2"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    if kill is not None:
+        deadline = time.monotonic() + 120
+        while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(workers_of(process.pid)[kill], signal.SIGKILL)
+    said = process.communicate()[1]
+    assert process.returncode == (1 if kill else 0), said
+    return said
+
+
+def test_a_sweep_on_two_devices_is_the_sweep_on_one_and_survives_a_kill(tmp_path: Path) -> None:
+    sweep(tmp_path / "one")
+    sweep(tmp_path / "two", "--devices", "2")
+    one, two = load_table(tmp_path / "one"), load_table(tmp_path / "two")
+    assert one["run_id"].tolist() == two["run_id"].tolist()
+    assert one["flops_spent"].tolist() == two["flops_spent"].tolist()
+    assert one["loss"].tolist() == pytest.approx(two["loss"].tolist(), rel=1e-3)
+    assert two["status"].eq("done").all()
+
+    killed = tmp_path / "killed"
+    assert "failed: " in sweep(killed, "--devices", "2", kill=1)
+    assert load_table(killed)["status"].eq("failed").any()
+    sweep(killed, "--devices", "2")
+    assert load_table(killed)["loss"].tolist() == pytest.approx(two["loss"].tolist(), rel=1e-3)

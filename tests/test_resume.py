@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from miniature import EXPERIMENT
+from processes import alive, children, workers_of
 from safetensors.torch import load_file
 
 from bench import checkpoints, train
@@ -186,24 +187,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return load_table(root)[SAME]
 
 
-def children(pid: int) -> list[int]:
-    command = ["ps", "-o", "pid=", "--ppid", str(pid)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    return [int(child) for child in found] + [grand for child in found for grand in children(int(child))]
-
-
-def workers_of(pid: int) -> list[int]:
-    """The worker processes of a launcher."""
-
-    def command_line(child: int) -> str:
-        try:
-            return Path(f"/proc/{child}/cmdline").read_text()
-        except OSError:
-            return ""
-
-    return [child for child in children(pid) if "spawn_main" in command_line(child)]
-
-
 def start_in_training(root: Path) -> "subprocess.Popen[str]":
     """A sweep that has written its first checkpoint."""
     process = start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
@@ -211,13 +194,6 @@ def start_in_training(root: Path) -> "subprocess.Popen[str]":
     while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return process
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_killed_launcher_takes_its_workers_along_and_the_sweep_resumes(undisturbed: pd.DataFrame, tmp_path: Path) -> None:

@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.flops import count_call
 from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.config import PretrainedConfig
-from bench.weights_files import LocalFiles, weights_hash
+from bench.weights_files import LocalFiles, read_weights, weights_hash
 
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 CONSISTENCY_STEPS = 2
@@ -137,7 +136,7 @@ def _from_checkpoint(path: Path) -> torch.nn.Module:
     from diffusers import AutoencoderKL, VQModel
 
     if path.suffix == ".safetensors":
-        weights: dict[str, Any] = load_file(path)
+        weights: dict[str, Any] = read_weights(path)
     else:
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
