@@ -122,7 +122,8 @@ METRICS = ("step", "flops_spent", "loss", "learning_rate", "segment_seconds")
 """What every line of metrics.jsonl has."""
 
 TEXT_COLUMNS = """
-run_id trunk_id method paradigm tokenizer loss_unit split tuned_for sampler_options reference fid_network dinov2_network clip_checkpoint
+run_id trunk_id
+method paradigm tokenizer loss_unit split tuned_for sampler_options reference fid_network dinov2_network clip_checkpoint
 prompt_judge device dtype flop_rule protocol git_sha timestamp status error
 """.split()
 """Never read as numbers: a hash such as 12e345678 would become infinity."""

@@ -3,18 +3,23 @@
     python tests/chaos.py [MINUTES] [SEED]
 
 Every few seconds one fault is injected: SIGKILL or SIGTERM to the launcher, SIGKILL to a worker, one bit flipped in a checkpoint
-or the checkpoint cut, a second launcher on the same folder. A launcher that ended is started again; a sweep that is complete must
-equal the calm one row for row, and the next begins in an empty folder. Prints what was injected; exit status 1 for a difference.
+or the checkpoint cut, a second launcher on the same folder, a worker halted for a while wherever it writes, and the disk filled
+for a while, which is a small tmpfs where this user may mount one. A launcher that ended is started again; a sweep that is
+complete must equal the calm one row for row, and the next begins in an empty folder. Prints what was injected; exit status 1
+for a difference.
 """
 
+import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +28,14 @@ from test_resume import SAME, start
 
 from bench.results import load_table
 
-PAUSE_SECONDS = (0.2, 12.0)
-KINDS = ("launcher killed", "launcher terminated", "worker killed", "bit flipped", "checkpoint cut", "second launcher")
+PAUSE_SECONDS = (0.1, 2.5)
+STOP_SECONDS = 2.0
+"""How long a write may be delayed, and a disk stay full."""
+DISK_MEGABYTES = 96
+KINDS = (
+    *("launcher killed", "launcher terminated", "worker killed", "bit flipped", "checkpoint cut"),
+    *("second launcher", "writes delayed", "disk filled"),
+)
 
 
 def kill(pid: int, number: signal.Signals) -> bool:
@@ -64,6 +75,12 @@ def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.
         hit = kill(launcher.pid, signal.SIGTERM)
     elif kind == "worker killed":
         hit = bool(workers) and kill(chance.choice(workers), signal.SIGKILL)
+    elif kind == "writes delayed":
+        halted = [worker for worker in workers if kill(worker, signal.SIGSTOP)]
+        time.sleep(chance.uniform(0, STOP_SECONDS))
+        hit = bool([worker for worker in halted if kill(worker, signal.SIGCONT)])
+    elif kind == "disk filled":
+        hit = os.path.ismount(root.parent) and fill(root.parent, chance.uniform(0, STOP_SECONDS))
     elif kind == "second launcher":
         hit = len(launchers) < 3
         if hit:
@@ -71,6 +88,32 @@ def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.
     else:
         hit = damage(root, chance, kind == "checkpoint cut")
     return kind if hit else ""
+
+
+def fill(disk: Path, seconds: float) -> bool:
+    """Leave no byte free for a while."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(2**16))
+    time.sleep(seconds)
+    ballast.unlink()
+    return True
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A tmpfs in a folder, or the folder itself where this user may not mount."""
+    folder.mkdir()
+    size = f"size={DISK_MEGABYTES}m"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        print(f"no disk is filled: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
 def calm(folder: Path) -> pd.DataFrame:
@@ -82,11 +125,11 @@ def calm(folder: Path) -> pd.DataFrame:
 
 def main(minutes: float, seed: int) -> int:
     chance, injected, equal = random.Random(seed), Counter[str](), 0
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, small_disk(Path(name) / "disk") as disk:
         expected = calm(Path(name) / "calm")
         deadline, number = time.monotonic() + 60 * minutes, 0
         while time.monotonic() < deadline:
-            root, number = Path(name) / str(number), number + 1
+            root, number = disk / str(number), number + 1
             launchers = [start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1")]
             while True:
                 time.sleep(chance.uniform(*PAUSE_SECONDS))
@@ -107,6 +150,7 @@ def main(minutes: float, seed: int) -> int:
                 print(f"sweep {number} differs after {dict(injected)}: {error}")
                 return 1
             equal += 1
+            shutil.rmtree(root)
             print(f"{equal} sweeps equal to the calm one after {sum(injected.values())} faults: {dict(injected)}", flush=True)
     print(f"{sum(injected.values())} faults injected and survived in {equal} sweeps: {dict(injected)}; seed {seed}")
     return 0
