@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from bench.backbone import BackboneConfig
@@ -23,6 +25,19 @@ def build_paradigm(run: Run, space: TokenSpace, conditions: ConditionSpace) -> P
         return load(run.paradigm)(backbone, space, conditions, **run.options)
     except TypeError as error:
         raise ValueError(f"paradigm {run.paradigm!r} refuses its options {dict(run.options)}: {error}") from error
+
+
+def accelerate(paradigm: Paradigm) -> Paradigm:
+    """Make a paradigm fast where it lies: on a GPU compiled blocks, and TF32 for what stays in float32.
+
+    PARADIGM_BENCH_COMPILE=0 or 1 overrides; on a CPU compilation gains nothing (docs/log.md).
+    """
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
+    if os.environ.get("PARADIGM_BENCH_COMPILE", "1" if on_gpu else "0") == "1":
+        paradigm.backbone.compile_blocks()
+    return paradigm
 
 
 def build_meta(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Paradigm:

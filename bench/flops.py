@@ -23,6 +23,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.backbone import Block
 from bench.conditioning import Condition
 from bench.paradigm import Paradigm
 
@@ -196,8 +197,8 @@ def meta_batch(paradigm: Paradigm, batch: int, num_condition_tokens: int, featur
 class FlopMeter:
     """Bills every training step by the shapes that ran.
 
-    It watches the inputs of each linear layer of the trained model. A combination of shapes is counted once, on a meta copy
-    under the same random seed, and looked up ever after; a paradigm has no say in it.
+    It watches the inputs of each block of the backbone and of each linear layer outside of them. A combination of shapes is
+    counted once, on a meta copy under the same random seed, and looked up ever after; a paradigm has no say in it.
     """
 
     def __init__(self, meta_paradigm: Paradigm, num_condition_tokens: int, feature_dim: int = 0) -> None:
@@ -212,8 +213,9 @@ class FlopMeter:
         def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self._seen.append(int(inputs[0].numel()))
 
+        inside = {part for block in model.modules() if isinstance(block, Block) for part in block.modules() if part is not block}
         for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv2d | Block) and module not in inside:
                 module.register_forward_pre_hook(record)
 
     def attach(self, paradigm: Paradigm) -> None:

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from bench import checkpoints, group
-from bench.build import build_meta, build_paradigm
+from bench.build import accelerate, build_meta, build_paradigm
 from bench.conditioning import Condition, ConditionSpace
 from bench.config import Run
 from bench.data.cache import TrainingData, step_seed
@@ -185,12 +185,15 @@ class ExponentialMovingAverage(Callback):
         self.averages = [mine.to(p.device) for mine, p in zip(self.averages, self.parameters, strict=True)]
 
     @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the parameters after a step, counted from 1."""
+        weight = 1 - (1 - 1 / max(1, step)) ** (self.exponent + 1)
+        torch._foreach_lerp_(self.averages, self.parameters, weight)
+
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, TrainingModule)
-        if not module.ends_step(batch_idx):
-            return
-        weight = 1 - (1 - 1 / max(1, trainer.global_step)) ** (self.exponent + 1)
-        torch._foreach_lerp_(self.averages, self.parameters, weight)
+        if module.ends_step(batch_idx):
+            self.update(trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"averages": self.averages}
@@ -394,7 +397,7 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
     run, together = segment.run, group.current()
     count = micro_batches(run.recipe.batch_size, together.size, segment.micro_batch)
     data = TrainingData(segment.latents)
-    paradigm = build_paradigm(run, segment.space, segment.conditions)
+    paradigm = accelerate(build_paradigm(run, segment.space, segment.conditions))
     meter = FlopMeter(
         build_meta(run, segment.space, segment.conditions), segment.conditions.num_tokens, segment.conditions.feature_dim
     )
@@ -443,7 +446,7 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
             gradient_clip_val=run.recipe.gradient_clip,
             callbacks=callbacks,
         )
-        loader = DataLoader(_Steps(data, run, first_step, count), batch_size=None)
+        loader = DataLoader(_Steps(data, run, first_step, count), batch_size=None, pin_memory=torch.cuda.is_available())
         try:
             trainer.fit(module, loader, ckpt_path=start, weights_only=True)
         finally:

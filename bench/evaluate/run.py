@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.build import build_meta, build_paradigm
+from bench.build import accelerate, build_meta, build_paradigm
 from bench.conditioning import Condition
 from bench.config import Evaluation, Method, Run, Setting, merged
 from bench.evaluate.latency import measure_speed
@@ -169,7 +169,7 @@ class Sampler:
         key = json.dumps(options, sort_keys=True)
         if key not in self._paradigms:
             space, conditions = self.instrument.space(self.run.tokenizer), self.instrument.conditions
-            built = build_paradigm(replace(self.run, options=options), space, conditions)
+            built = accelerate(build_paradigm(replace(self.run, options=options), space, conditions))
             self._paradigms[key] = load_weights(built, self.weights, self.ema).to(self.device)
         return self._paradigms[key]
 

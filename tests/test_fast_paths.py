@@ -1,0 +1,160 @@
+"""Every fast path has a slow twin and agrees with it: fp32 to 1e-5, bf16 to 2e-2, with dropout and guidance on and off."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from spaces import CODES, CONDITIONS, LATENTS
+from torch import Tensor, nn
+
+from bench.backbone import Backbone, BackboneConfig, KeyValueCache, attend
+from bench.build import accelerate
+from bench.conditioning import Condition, Guidance
+from bench.paradigm import Paradigm
+from bench.registry import load
+from bench.testing import shake
+from bench.train import ExponentialMovingAverage
+
+BACKBONE = BackboneConfig(width=64, depth=4, num_heads=2)
+PARADIGMS = {"diffusion": LATENTS, "mar": LATENTS, "next-token": CODES, "masked-token": CODES}
+HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 4, "multiplier": 3}}
+
+
+def make(name: str) -> Paradigm:
+    torch.manual_seed(0)
+    paradigm = load(name)(BACKBONE, PARADIGMS[name], CONDITIONS, **(HEAD if name == "mar" else {}))
+    shake(paradigm)
+    return paradigm
+
+
+def batch_of(name: str, dropout: bool, rows: int = 8) -> tuple[Tensor, Condition]:
+    generator = torch.Generator().manual_seed(1)
+    space = PARADIGMS[name]
+    tokens = torch.randn(rows, space.num_tokens, space.channels, generator=generator)
+    if space.kind == "codes":
+        tokens = torch.randint(space.vocabulary, (rows, space.num_tokens), generator=generator)
+    words = torch.randint(1, CONDITIONS.vocabulary, (rows, CONDITIONS.num_tokens), generator=generator)
+    return tokens, Condition.of(words).dropped(torch.arange(rows) % 2 == 0) if dropout else Condition.of(words)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    return float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
+
+
+@pytest.mark.parametrize("masking", ["none", "causal", "mask"])
+@pytest.mark.parametrize("length", [1, 23, 71])
+def test_attention_in_bf16_is_the_fused_kernel_in_fp32(masking: str, length: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(4, 2, length, 32, generator=generator, requires_grad=True) for _ in range(3))
+    mask = torch.ones(length, length, dtype=torch.bool).tril(1) if masking == "mask" else None
+    slow = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=masking == "causal")
+    fast = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), mask, masking == "causal")
+    assert fast.dtype == torch.bfloat16
+    assert difference(fast, slow) < 2e-2
+    gradients = [torch.autograd.grad((out.float() * slow.detach()).sum(), value)[0] for out in (fast, slow)]
+    assert difference(*gradients) < 2e-2
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("name", list(PARADIGMS))
+def test_bf16_losses_are_the_fp32_losses(name: str, dropout: bool) -> None:
+    paradigm, (tokens, condition) = make(name), batch_of(name, dropout)
+    torch.manual_seed(0)
+    slow = paradigm.loss(tokens, condition)[0]
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = paradigm.loss(tokens, condition)[0]
+    assert difference(fast.mean(), slow.mean()) < 2e-2
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("name", list(PARADIGMS))
+def test_a_loss_of_a_batch_is_that_of_its_images(name: str, dropout: bool) -> None:
+    """Hidden and shown conditions in one batch, against all hidden and all shown."""
+    paradigm, (tokens, condition) = make(name), batch_of(name, dropout)
+    together = loss_of(paradigm, tokens, condition)
+    alone = [
+        loss_of(paradigm, tokens, Condition(condition.tokens, torch.full_like(condition.null, null))) for null in (False, True)
+    ]
+    torch.testing.assert_close(together, torch.where(condition.null, alone[1], alone[0]), rtol=1e-5, atol=1e-5)
+
+
+def loss_of(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> Tensor:
+    torch.manual_seed(0)
+    return paradigm.loss(tokens, condition)[0]
+
+
+def test_draws_of_diffusion_loss_in_one_batch_are_those_one_by_one() -> None:
+    head = make("mar").head
+    generator = torch.Generator().manual_seed(0)
+    condition, target = torch.randn(16, 64, generator=generator), torch.randn(16, LATENTS.channels, generator=generator)
+    torch.manual_seed(0)
+    fast = head.loss(condition, target)
+    torch.manual_seed(0)
+    times = [torch.randint(1000, (16,)) for _ in range(head.multiplier)]
+    noises = [torch.randn_like(target) for _ in range(head.multiplier)]
+    losses, embedded = [], head.embed_condition(condition)
+    for time, noise in zip(times, noises, strict=True):
+        abar = head.diffusion.abar[time][:, None]
+        out = head.predict(abar.sqrt() * target + (1 - abar).sqrt() * noise, time, embedded)[:, : LATENTS.channels]
+        truth = noise if head.diffusion.prediction == "noise" else abar.sqrt() * noise - (1 - abar).sqrt() * target
+        losses.append((out - truth).square().mean(1))
+    bound = head.diffusion.learned_variance
+    assert not bound, "the default head has no learned variance; the twin above leaves its bound out"
+    torch.testing.assert_close(fast, torch.stack(losses).mean(0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_guidance_in_one_batch_is_two_passes(scale: float) -> None:
+    paradigm, (tokens, condition) = make("diffusion"), batch_of("diffusion", dropout=False)
+    time = torch.full((len(tokens),), 0.3)
+    with torch.no_grad():
+        fast = paradigm.guided(tokens, 0.3, condition, Guidance(condition, scale))
+        shown = paradigm.predict(tokens, time, condition)
+        hidden = paradigm.predict(tokens, time, Condition(condition.tokens, ~condition.null))
+    torch.testing.assert_close(fast, hidden + scale * (shown - hidden), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunks", [[30], [7] + [1] * 23, [7, 10, 13]])
+def test_a_cache_filled_in_pieces_gives_the_whole_sequence(chunks: list[int]) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(BACKBONE)
+    for parameter in backbone.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x, vector = torch.randn(3, 30, 64), torch.randn(3, 64)
+    cache, done, out = KeyValueCache(BACKBONE.depth, 30), 0, []
+    with torch.no_grad():
+        for length in chunks:
+            out.append(backbone(x[:, done : done + length], vector, causal=True, cache=cache))
+            done += length
+        slow = backbone(x, vector, causal=True)
+    torch.testing.assert_close(torch.cat(out, dim=1), slow, rtol=1e-5, atol=1e-5)
+
+
+def test_averaging_in_one_call_is_the_formula() -> None:
+    paradigm = make("diffusion")
+    average = ExponentialMovingAverage(paradigm, 0.1)
+    slow = [p.detach().double().clone() for p in paradigm.parameters()]
+    for step in range(1, 6):
+        shake(paradigm)
+        weight = 1 - (1 - 1 / step) ** (average.exponent + 1)
+        slow = [mine + weight * (p.detach().double() - mine) for mine, p in zip(slow, paradigm.parameters(), strict=True)]
+        average.update(step)
+    for ours, theirs in zip(average.averages, slow, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["diffusion", "next-token"])
+def test_compiled_blocks_give_the_same_losses_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU here, which needs a C++ compiler; on a GPU the same call."""
+    tokens, condition = batch_of(name, dropout=True)
+    slow = make(name)
+    monkeypatch.setenv("PARADIGM_BENCH_COMPILE", "1")
+    fast = accelerate(make(name))
+    assert fast.state_dict().keys() == slow.state_dict().keys()
+    losses = [loss_of(paradigm, tokens, condition) for paradigm in (fast, slow)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    for loss in losses:
+        loss.mean().backward()
+    for ours, theirs in zip(fast.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
