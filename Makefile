@@ -72,8 +72,8 @@ lint: $(READY)  ## ruff and mypy
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-bench: $(READY)  ## training and sampling speed of this machine
-	@$(RUN) -m bench.speed
+bench: $(READY)  ## speed of training, sampling, set-up and growth here: one table in results/bench/ (MAR_REFERENCE= a clone of LTH14/mar)
+	@$(RUN) -m bench.speed $(PARTS)
 
 prepare: $(READY)  ## train the instrument's autoencoders and CLIP again (about 50 minutes on one core)
 	@$(BENCH) prepare

@@ -71,7 +71,8 @@ def free_port() -> int:
 
 
 def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_image: float) -> float:
-    """Training FLOP/s of one worker here: the fastest of a few real forward and backward passes."""
+    """Training FLOP/s of one worker here: the fastest of a few real forward and backward passes of the run's first blocks, with
+    `flops_per_image` theirs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = max(1, min(run.recipe.batch_size, math.ceil(CALIBRATION_FLOPS / flops_per_image)))
     with torch.device(device):

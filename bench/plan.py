@@ -22,6 +22,8 @@ from bench.registry import load
 
 SHAPE_DRAWS = 16
 """Step seeds tried to average the cost of a loss with random shapes: planned steps are good to about 3 %, bills are exact."""
+CALIBRATION_DEPTH = 2
+"""Blocks that are timed: more of the same take as long each, and a large model would take minutes to build."""
 MIN_STEPS = 50
 """Fewer steps cannot meet the tolerance: the last one may miss by half a step."""
 PLAN_COLUMNS = (
@@ -200,7 +202,9 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument, machi
                 check_sampler(template, meta, method, instrument.conditions)
             cost = count_run(template, meta, instrument.conditions)
             if rate is None:
-                rate = num_devices * calibrate(template, space, instrument, cost.dense)
+                shallow = replace(template, depth=min(template.depth, CALIBRATION_DEPTH))
+                first = count_run(shallow, build_meta(shallow, space, instrument.conditions), instrument.conditions)
+                rate = num_devices * calibrate(shallow, space, instrument, first.dense)
             for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
                 for seed in range(num_seeds):
                     for learning_rate in rates:

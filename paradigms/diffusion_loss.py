@@ -77,8 +77,8 @@ class DiffusionLoss(TokenHead):
         self.out = linear(width, self.diffusion.num_outputs(space.channels), std=0)
 
     def predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The network's output (R, C), or (R, 2C) with variances, for noisy tokens x (R, C) at steps t (R,), given embedded
-        conditions (R, W)."""
+        """The network's output (R, C), or (R, 2C) with variances, for noisy tokens x (R, C) at steps t (R,) or (1,), given
+        embedded conditions (R, W)."""
         vector = F.silu(condition + self.embed_time(t))
         x = self.embed_token(x)
         if self.condition_at_input:
@@ -102,7 +102,7 @@ class DiffusionLoss(TokenHead):
         def predict(x: Tensor, t: Tensor) -> Tensor:
             if not guided:
                 return self.predict(x, t, embedded)
-            out = self.predict(torch.cat([x, x]), torch.cat([t, t]), embedded)
+            out = self.predict(torch.cat([x, x]), t, embedded)
             mean = mix_branches(out[:, : self.channels], guidance)
             return torch.cat([mean, out[: len(mean), self.channels :].float()], dim=1)
 

@@ -24,6 +24,7 @@ NUM_TRAIN_STEPS = 1000
 Schedule = Literal["cosine", "linear"]
 Prediction = Literal["noise", "velocity"]
 Predict = Callable[[Tensor, Tensor], Tensor]
+"""Noisy rows (R, ...) and steps, (R,) or one for all (1,), to the network's output."""
 
 
 def signal_share(schedule: Schedule, noise_shift: float = 1.0) -> Tensor:
@@ -162,7 +163,7 @@ class GaussianDiffusion(nn.Module):
         x = torch.randn(shape, generator=generator, device=device)
         for index in reversed(range(steps)):
             abar, previous = law[kept[index]], law[kept[index - 1]] if index else 1.0
-            out = predict(x, torch.full((shape[0],), kept[index], device=device)).float()
+            out = predict(x, torch.full((1,), kept[index], device=device)).float()  # one time for all rows
             estimate = self.clean_estimate(x, out[..., : shape[-1]], abar)
             if clip is not None:
                 estimate = estimate.clamp(-clip, clip)

@@ -1,0 +1,92 @@
+"""`make bench`: measure everything, print one table, write it to results/bench/ with the figures of growth."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import torch
+
+from bench.__main__ import DEFAULT_EXPERIMENT, load_experiment
+from bench.instrument import open_instrument
+from bench.instrument.procedural import ProceduralInstrument
+from bench.job import git_sha
+from bench.machine import Machine, this_machine
+from bench.results import save_frame
+from bench.speed import growth, published, reporting, sampling, setup, training
+from bench.speed.timing import REPEATS
+
+FOLDER = Path("results/bench")
+SHOWN = [
+    "part",
+    "subject",
+    "size",
+    "tokens",
+    "at",
+    "batch",
+    "dtype",
+    "quantity",
+    "value",
+    "low",
+    "high",
+    "unit",
+    "goal",
+    "reached",
+]
+
+
+def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
+    """Rows of the named parts, all when none is named."""
+    experiment = load_experiment(DEFAULT_EXPERIMENT)
+    instrument = open_instrument(experiment.data)
+    assert isinstance(instrument, ProceduralInstrument)
+    measures = {
+        "training": lambda: training.measure_training(experiment, instrument, machine),
+        "overhead": lambda: training.measure_overhead(experiment, instrument),
+        "sampling": lambda: sampling.measure_sampling(experiment, instrument),
+        "cache": sampling.measure_cache,
+        "published": published.measure_published,
+        "set-up": lambda: setup.measure_commands(experiment),
+        "evaluation": lambda: setup.measure_evaluation(instrument),
+        "report": reporting.measure_report,
+        "latents": reporting.measure_cache,
+        "growth": lambda: growth.measure_growth(experiment, instrument),
+    }
+    for name in parts or list(measures):
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        yield from measures[name]()
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", help="only these parts; nothing is written then")
+    parts = parser.parse_args().parts
+    matplotlib.use("Agg")
+    machine = this_machine()
+    torch.set_num_threads(machine.num_threads)
+    frame = pd.DataFrame(list(measure(parts, machine)))
+    frame = frame.assign(device=machine.device, num_threads=machine.num_threads, torch=torch.__version__, git_sha=git_sha())
+    shown = frame.reindex(columns=SHOWN)
+    for name in ("value", "low", "high"):
+        shown[name] = shown[name].map("{:.4g}".format, na_action="ignore")
+    print(shown.dropna(axis=1, how="all").fillna("").to_string(index=False))
+    print(
+        f"value: median of {REPEATS} interleaved rounds after one that warms up, low and high: quartiles; without them: one call"
+    )
+    if not parts:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        path = FOLDER / f"{platform.machine()}-{machine.device.replace(' ', '-').lower()}.csv"
+        save_frame(frame, path)
+        growth.draw(frame, FOLDER)
+        print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

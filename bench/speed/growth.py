@@ -1,0 +1,142 @@
+"""How time and memory grow with tokens, width, runs and images; the exponent between neighbours, and a figure each."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from bench.backbone import Backbone, BackboneConfig
+from bench.config import Experiment
+from bench.evaluate import fidelity
+from bench.instrument.procedural import ProceduralInstrument
+from bench.plan import make_plan
+from bench.report import write_report
+from bench.results import Results, build_table, save_frame
+from bench.speed.reporting import synthetic_table
+from bench.speed.timing import Spread, rounds, row
+from bench.speed.training import device
+
+TOKENS = (64, 256, 1024, 4096)
+WIDTHS = (64, 128, 256, 512)
+RUNS = (100, 400, 1600)
+IMAGES = (500, 1000, 2000, 4000)
+DEPTH, HEAD_WIDTH, WIDTH, LENGTH, BATCH = 2, 64, 128, 64, 8
+REPEATS = 3
+
+
+def training_pass(width: int, length: int, batch: int) -> Callable[[], None]:
+    """Forward and backward of a backbone in bf16."""
+    with torch.device(device()):
+        backbone = Backbone(BackboneConfig(width=width, depth=DEPTH, num_heads=max(1, width // HEAD_WIDTH)))
+        x, vector = torch.randn(batch, length, width), torch.randn(batch, width)
+
+    def call() -> None:
+        with torch.autocast(device(), torch.bfloat16):
+            out = backbone(x, vector)
+        out.float().square().mean().backward()
+
+    return call
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Most memory that tensors of a call hold at once beyond those before it."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    held = most = 0
+    for event in sorted(recorded.profiler.kineto_results.events(), key=lambda each: each.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def series(
+    name: str, values: tuple[int, ...], make: Callable[[int], Callable[[], object]], **place: Any
+) -> Iterator[dict[str, Any]]:
+    """Rows of seconds and memory at each value."""
+    for value in values:
+        call = make(value)
+        yield row("growth", name, "time", Spread.of(rounds({"call": call}, REPEATS)["call"]), "s", at=value, **place)
+        yield row("growth", name, "memory", peak_bytes(call), "bytes", at=value, **place)
+
+
+def measure_growth(experiment: Experiment, instrument: ProceduralInstrument) -> Iterator[dict[str, Any]]:
+    """Rows of every series."""
+    place = {"batch": BATCH, "dtype": "bf16"}
+    yield from series("tokens", TOKENS, lambda length: training_pass(WIDTH, length, BATCH), size=f"{WIDTH}x{DEPTH}", **place)
+    yield from series("width", WIDTHS, lambda width: training_pass(width, LENGTH, BATCH), tokens=LENGTH, **place)
+    images = torch.randint(256, (max(IMAGES), 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = instrument.features.features(images)
+    reference = fidelity.Reference("noise", features)
+
+    def scored(num: int) -> Callable[[], object]:
+        return lambda: fidelity.measure(instrument.features, images[:num], reference, None)
+
+    yield from series("images", IMAGES, scored, size="fidelity against 4,000")
+
+    def planned(num: int) -> Callable[[], object]:
+        cells = len(experiment.methods) * len(experiment.sizes) * len(experiment.rungs)
+        seeds = tuple((math.ceil(num / cells),) * len(experiment.rungs) for _ in experiment.sizes)
+
+        def call() -> None:
+            plan = make_plan(replace(experiment, num_seeds=seeds), round(experiment.budget), instrument)
+            with tempfile.TemporaryDirectory() as name:
+                save_frame(build_table(Results(Path(name)), plan.rows), Results(Path(name)).table)
+
+        return call
+
+    yield from series("runs planned", RUNS, planned)
+
+    def reported(num: int) -> Callable[[], object]:
+        def call() -> None:
+            with tempfile.TemporaryDirectory() as name:
+                save_frame(synthetic_table(num), Results(Path(name)).table)
+                write_report(Results(Path(name)))
+
+        return call
+
+    for num in RUNS:  # once each: a report takes tens of seconds
+        call = reported(num)
+        yield row("growth", "runs reported", "time", rounds({"call": call}, 2)["call"][-1], "s", at=num)
+
+
+def draw(frame: pd.DataFrame, folder: Path) -> None:
+    """A figure per series: seconds, and bytes where measured, over the amount of work, with lines of slope 1 and 2."""
+    growth = frame[frame["part"] == "growth"]
+    for name, part in growth.groupby("subject", sort=False):
+        kinds = [kind for kind in ("time", "memory") if (part["quantity"] == kind).any()]
+        figure, axes = plt.subplots(1, len(kinds), figsize=(4.5 * len(kinds), 3.6), layout="constrained", squeeze=False)
+        for axis, kind in zip(axes[0], kinds, strict=True):
+            rows = part[part["quantity"] == kind]
+            x, y = rows["at"].to_numpy(float), rows["value"].to_numpy(float)
+            axis.loglog(x, y, "o-", color="C0", label="measured")
+            for slope, style in ((1, "--"), (2, ":")):
+                axis.loglog(x, y[0] * (x / x[0]) ** slope, style, color="0.6", label=f"slope {slope}")
+            axis.set(xlabel=str(name), ylabel="seconds" if kind == "time" else "bytes held by tensors")
+            last = np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2])
+            axis.set_title(f"{kind}: last slope {last:.2f}", fontsize=10)
+            axis.legend(fontsize=8)
+        about = rows.iloc[0]
+        parts = [
+            f"{key} {about[key]}"
+            for key in ("size", "tokens", "batch", "dtype", "device", "num_threads")
+            if pd.notna(about.get(key))
+        ]
+        figure.suptitle(", ".join(str(each) for each in parts), fontsize=8)
+        figure.savefig(folder / f"growth-{str(name).replace(' ', '-')}.png", dpi=120, metadata={"Software": None})
+        plt.close(figure)

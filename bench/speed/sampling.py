@@ -1,0 +1,100 @@
+"""Sampling: latency, throughput and the ratio to the same model without its fast path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.backbone import BackboneConfig
+from bench.build import accelerate, build_meta, build_paradigm
+from bench.conditioning import Condition, ConditionSpace, Guidance
+from bench.config import Experiment
+from bench.flops import count_sampling
+from bench.instrument import Instrument
+from bench.paradigm import TokenSpace
+from bench.plan import _run
+from bench.speed.timing import Spread, ratio, rounds, row
+from bench.speed.training import device, products
+from paradigms.next_token import NextToken
+from paradigms.orders import put
+
+BATCH, GUIDANCE = 64, 2.0
+CACHE_TOKENS, CACHE_WIDTH, CACHE_DEPTH, CACHE_HEADS, CACHE_BATCH = 256, 256, 6, 4, 4
+"""The published length of image sequences at 256 pixels."""
+
+
+def measure_sampling(experiment: Experiment, instrument: Instrument) -> Iterator[dict[str, Any]]:
+    """Rows of latency at batch 1, throughput, and the share of the matrix products' rate, per method at the largest size."""
+    for method in experiment.methods:
+        run, conditions = _run(experiment, method, experiment.sizes[-1], 10**12, instrument), instrument.conditions
+        run, space, setting = replace(run, seed=0), instrument.space(method.tokenizer), method.settings[0]
+        with torch.device(device()):
+            paradigm = accelerate(build_paradigm(run, space, conditions)).eval()
+            words = conditions.example(BATCH)
+        generator = torch.Generator(device()).manual_seed(0)
+
+        @torch.inference_mode()
+        def sample(num: int) -> Tensor:
+            part, steps = Condition.of(words[:num]), setting.steps  # noqa: B023
+            return paradigm.sample(part, steps=steps, guidance=GUIDANCE, temperature=1.0, generator=generator)  # noqa: B023
+
+        rows = BATCH * 2 * (space.num_tokens + conditions.num_tokens)
+        product, flops = products(run.width, rows, torch.float32)
+        taken = rounds({"product": product, "one": lambda: sample(1), "many": lambda: sample(BATCH)})
+        meta = build_meta(run, space, conditions)
+        cost = count_sampling(meta, conditions.num_tokens, conditions.feature_dim, steps=setting.steps, guidance=GUIDANCE).total
+        place: dict[str, Any] = {"size": run.size.name, "dtype": "fp32"}
+        yield row("sampling", method.name, "latency", Spread.of([s * 1e3 for s in taken["one"]]), "ms", batch=1, **place)
+        yield row(
+            "sampling", method.name, "images", Spread.of([BATCH / s for s in taken["many"]]), "images/s", batch=BATCH, **place
+        )
+        share = ratio(taken["product"], taken["many"], BATCH * cost / flops)
+        yield row("sampling", method.name, "share of matrix products' rate", share, "1", batch=BATCH, **place)
+
+
+@torch.inference_mode()
+def sample_without_cache(paradigm: NextToken, condition: Condition, guidance: float, generator: torch.Generator) -> Tensor:
+    """The slow twin of NextToken.sample, codes (B, N): every step runs the whole sequence so far."""
+    guide = Guidance(condition, guidance)
+    orders = paradigm.draw_orders(len(condition), generator)
+    tokens = paradigm.space.empty(len(condition), paradigm.device)
+    for index in range(paradigm.space.num_tokens):
+        known = orders[:, : index + 1]
+        out = paradigm.contexts(guide.double(tokens), guide.double(known), guide.condition)[:, -1]
+        drawn = paradigm.head.sample(out, temperature=1.0, guidance=guidance, generator=generator)[:, None]
+        tokens = put(tokens, known[:, -1:], drawn)
+    return tokens
+
+
+def measure_cache() -> Iterator[dict[str, Any]]:
+    """One row: sampling 256 tokens without the key-value cache over sampling with it."""
+    space = TokenSpace(kind="codes", grid=16, vocabulary=1024)
+    conditions = ConditionSpace(num_tokens=1, vocabulary=1000)
+    config = BackboneConfig(width=CACHE_WIDTH, depth=CACHE_DEPTH, num_heads=CACHE_HEADS)
+    with torch.device(device()):
+        torch.manual_seed(0)
+        paradigm = NextToken(config, space, conditions).eval()
+        condition = Condition.of(conditions.example(CACHE_BATCH))
+    generator = torch.Generator(device())
+
+    @torch.inference_mode()
+    def fast() -> Tensor:
+        return paradigm.sample(condition, steps=None, guidance=1.0, temperature=1.0, generator=generator.manual_seed(0))
+
+    def slow() -> Tensor:
+        return sample_without_cache(paradigm, condition, 1.0, generator.manual_seed(0))
+
+    taken = rounds({"fast": fast, "slow": slow}, repeats=3)
+    place: dict[str, Any] = {
+        "size": f"{CACHE_WIDTH}x{CACHE_DEPTH}",
+        "batch": CACHE_BATCH,
+        "dtype": "fp32",
+        "tokens": CACHE_TOKENS,
+    }
+    yield row(
+        "sampling", "next-token", "without cache over with cache", ratio(taken["slow"], taken["fast"]), "1", ">= 5", **place
+    )

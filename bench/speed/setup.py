@@ -1,0 +1,81 @@
+"""What a user waits for before and after training: help, a plan, the first steps, an evaluation."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.config import Evaluation, Experiment
+from bench.evaluate.procedural import ProceduralJudge
+from bench.instrument.procedural import ProceduralInstrument
+from bench.results import Results
+from bench.speed.timing import Spread, row, seconds
+
+HELP_CALLS = 5
+PLAN_RUNS, EVALUATION_IMAGES = 200, 5000
+PATIENCE_SECONDS = 300.0
+EXPERIMENT = """
+from bench.__main__ import load_experiment
+from dataclasses import replace
+EXPERIMENT = load_experiment("shapes")
+EXPERIMENT = replace(EXPERIMENT, num_seeds=tuple(({seeds},) * len(EXPERIMENT.rungs) for _ in EXPERIMENT.sizes))
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line as a user starts it."""
+    return [sys.executable, "-m", "bench", *arguments]
+
+
+def measure_commands(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    """Rows of the wall seconds of `--help`, of a plan of 200 runs, and from a worker's start to its first logged steps."""
+
+    def run(*arguments: str) -> float:
+        return seconds(lambda: subprocess.run(command(*arguments), check=True, capture_output=True))
+
+    calls = Spread.of([run("--help") for _ in range(HELP_CALLS)])
+    yield row("set-up", "paradigm-bench --help", "wall time", calls, "s", "<= 0.5")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cells = len(experiment.methods) * len(experiment.sizes) * len(experiment.rungs)
+        (folder / "many.py").write_text(EXPERIMENT.format(seeds=math.ceil(PLAN_RUNS / cells)))
+        spent = run("plan", "--experiment", str(folder / "many.py"), "--results", str(folder / "plan"))
+        yield row("set-up", "paradigm-bench plan", f"wall time of {PLAN_RUNS} runs or more", spent, "s", "<= 10")
+        yield row("set-up", "a run", "a worker's start to step 20", first_steps(folder / "sweep"), "s", "<= 10")
+
+
+def first_steps(root: Path) -> float:
+    """Seconds from the end of encoding to the first line of metrics, with one worker per core beginning at once."""
+    arguments = ["sweep", "--results", str(root), "--quiet", "--max-hours", "1000"]
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline, written = time.monotonic() + PATIENCE_SECONDS, list[Path]()
+    while not written and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+        written = [path for path in root.glob("trunks/*/metrics.jsonl") if path.stat().st_size]
+    now = time.time()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return now - max(path.stat().st_mtime for path in root.glob("cache/latents-*/index.json"))
+
+
+def measure_evaluation(instrument: ProceduralInstrument) -> Iterator[dict[str, Any]]:
+    """One row: scoring 5,000 images (features, FID, KID, precision and recall, CLIP, verifier) against 5,000, sampling apart."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    settings = Evaluation(num_samples=EVALUATION_IMAGES, num_reference=EVALUATION_IMAGES)
+    with tempfile.TemporaryDirectory() as name:
+        judge = ProceduralJudge(instrument, replace(settings), Results(Path(name)))
+        images, _ = judge.real(EVALUATION_IMAGES)
+        spent = seconds(lambda: (judge.fidelity(images), judge.following(images)))
+    torch.set_num_threads(1)
+    yield row("set-up", "evaluation", f"score {EVALUATION_IMAGES} images", spent, "s", "<= 60")

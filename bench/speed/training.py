@@ -1,0 +1,136 @@
+"""Training steps against the machine's own matrix products, and Lightning's loop against a bare one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import train
+from bench.build import accelerate, build_meta, build_paradigm
+from bench.conditioning import Condition
+from bench.config import Experiment, Run, Size
+from bench.data.cache import fill_cache, step_seed
+from bench.flops import FlopMeter
+from bench.instrument import Instrument
+from bench.machine import Machine
+from bench.paradigm import TokenSpace
+from bench.plan import _run, count_run
+from bench.speed.timing import Spread, ratio, rounds, row, seconds
+
+LARGER = ((Size(width=256, depth=6, num_heads=4), ">= 0.45"), (Size(width=384, depth=8, num_heads=6), ">= 0.6"))
+"""Sizes beyond those of a CPU experiment, and their share of the matrix products that a CPU should reach."""
+BATCH = 64
+FIRST_STEP, LAST_STEP = 20, 120
+"""Between these the harness is compared with the bare loop; the steps before warm it up."""
+OVERHEAD_ROUNDS = 5
+
+
+def device() -> str:
+    """Where things run."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precise(run: Run) -> torch.dtype:
+    """The type of a run's matrix products."""
+    return torch.bfloat16 if run.recipe.precision == "bf16" else torch.float32
+
+
+def products(width: int, rows: int, dtype: torch.dtype) -> tuple[Callable[[], object], float]:
+    """The MLP's first product at a width, (rows, D) x (D, 4 D), as a call, and its FLOPs: the best that a backbone could do."""
+    left, right = torch.randn(rows, width, device=device()).to(dtype), torch.randn(width, 4 * width, device=device()).to(dtype)
+    return lambda: left @ right, 2.0 * rows * width * 4 * width
+
+
+def bare_step(run: Run, space: TokenSpace, instrument: Instrument) -> Callable[[int], None]:
+    """A hand-written step by its number, on a batch that is there: loss, backward, clipping, AdamW."""
+    with torch.device(device()):
+        paradigm = accelerate(build_paradigm(run, space, instrument.conditions))
+        words, tokens = instrument.conditions.example(run.recipe.batch_size), space.example(run.recipe.batch_size)
+    tokens = torch.randn_like(tokens) if space.kind == "latents" else tokens
+    optimizer = torch.optim.AdamW(paradigm.parameters(), lr=1e-4, fused=True)
+    condition = Condition.of(words)
+
+    def step(number: int) -> None:
+        torch.manual_seed(step_seed(run.seed, number, "loss"))
+        with torch.autocast(device(), torch.bfloat16, enabled=run.recipe.precision == "bf16"):
+            loss = paradigm.loss(tokens, condition)[0].mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(paradigm.parameters(), run.recipe.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def flops_of_step(run: Run, space: TokenSpace, instrument: Instrument, number: int) -> int:
+    """Training FLOPs per image of a step, by the shapes that its seed draws."""
+    conditions = instrument.conditions
+    meter = FlopMeter(build_meta(run, space, conditions), conditions.num_tokens, conditions.feature_dim)
+    return meter.expected([step_seed(run.seed, number, "loss")])[0].dense
+
+
+def measure_training(experiment: Experiment, instrument: Instrument, machine: Machine) -> Iterator[dict[str, Any]]:
+    """Rows of FLOP/s, images/s and the share of the matrix products' rate, per method and size."""
+    sizes = [(size, "") for size in experiment.sizes] + list(LARGER)
+    for method in experiment.methods:
+        for size, goal in sizes:
+            run = replace(_run(experiment, method, size, 10**12, instrument), recipe=replace(experiment.recipe, batch_size=BATCH))
+            space = instrument.space(run.tokenizer)
+            per_image = flops_of_step(run, space, instrument, 0)
+            product, flops = products(size.width, BATCH * (space.num_tokens + instrument.conditions.num_tokens), precise(run))
+            step = bare_step(run, space, instrument)
+            taken = rounds({"product": product, "step": lambda: step(0)})  # noqa: B023
+            place: dict[str, Any] = {"size": size.name, "batch": BATCH, "dtype": run.recipe.precision}
+            rate = Spread.of([BATCH * per_image / s for s in taken["step"]])
+            yield row("training", method.name, "training rate", rate, "FLOP/s", **place)
+            yield row("training", method.name, "images", Spread.of([BATCH / s for s in taken["step"]]), "images/s", **place)
+            share = ratio(taken["product"], taken["step"], BATCH * per_image / flops)
+            limit = goal if machine.device == "cpu" else ""
+            yield row("training", method.name, "share of matrix products' rate", share, "1", limit, **place)
+
+
+def harness_seconds(run: Run, latents: Path, instrument: Instrument, flops_per_image: float) -> float:
+    """Seconds of the same steps in the real training: data, EMA, logs and checkpoints included."""
+    seen: list[train.Progress] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        segment = train.Segment(
+            run=run,
+            latents=latents,
+            space=instrument.space(run.tokenizer),
+            conditions=instrument.conditions,
+            budget=float("inf"),
+            stop_at=1.3 * LAST_STEP * run.recipe.batch_size * flops_per_image,
+            start=None,
+            running=folder / "running",
+            metrics=folder / "metrics.jsonl",
+        )
+        train.train_segment(segment, seen.append, lambda _: None)
+    warm = [progress for progress in seen if progress.step in (FIRST_STEP, LAST_STEP)]
+    return warm[1].seconds - warm[0].seconds
+
+
+def measure_overhead(experiment: Experiment, instrument: Instrument) -> Iterator[dict[str, Any]]:
+    """Rows of the harness's seconds per step over those of the bare step, at the experiment's smallest size."""
+    num = 1024
+    for method in experiment.methods:
+        recipe = replace(experiment.recipe, num_training_images=num)
+        run = replace(_run(experiment, method, experiment.sizes[0], 10**12, instrument), recipe=recipe)
+        space = instrument.space(run.tokenizer)
+        cost = count_run(run, build_meta(run, space, instrument.conditions), instrument.conditions).dense
+        step = bare_step(run, space, instrument)
+        step(0)
+        with tempfile.TemporaryDirectory() as name:
+            encoder = instrument.encoder(method.tokenizer)
+            fill_cache(Path(name), num, instrument.row_bytes(method.tokenizer), encoder, lambda _: None, chunk=instrument.chunk)
+            shares = []
+            for _ in range(OVERHEAD_ROUNDS):
+                bare = seconds(lambda: [step(number) for number in range(FIRST_STEP, LAST_STEP)])  # noqa: B023
+                shares.append(harness_seconds(run, Path(name), instrument, cost) / bare)
+        place: dict[str, Any] = {"size": run.size.name, "batch": run.recipe.batch_size, "dtype": run.recipe.precision}
+        yield row("training", method.name, "harness over bare loop", Spread.of(shares), "1", "<= 1.03", **place)
