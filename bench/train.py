@@ -67,6 +67,14 @@ def power_function_exponent(relative_width: float) -> float:
     return (low + high) / 2
 
 
+def seed_draws(seed: int, device: torch.device) -> None:
+    """What `torch.manual_seed` does for the CPU and one GPU; that also formats the stack for each kind of device that is not
+    there, at every call (3 % of a small model's step)."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 class TrainingModule(L.LightningModule):
     """One paradigm, its optimizer and the FLOP clock."""
 
@@ -130,7 +138,7 @@ class TrainingModule(L.LightningModule):
         drop = torch.rand(recipe.batch_size, generator=generator) < recipe.condition_dropout
         condition = Condition.of(words).dropped(drop[part.rows(recipe.batch_size)].to(words.device))
         seed = step_seed(self.run.seed, step, "loss")
-        torch.manual_seed(seed)
+        seed_draws(seed, self.device)
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
             PartRandomness(part, len(words)) if part.count > 1 else contextlib.nullcontext(),

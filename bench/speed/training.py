@@ -56,7 +56,7 @@ def bare_step(run: Run, space: TokenSpace, instrument: Instrument) -> Callable[[
     condition = Condition.of(words)
 
     def step(number: int) -> None:
-        torch.manual_seed(step_seed(run.seed, number, "loss"))
+        train.seed_draws(step_seed(run.seed, number, "loss"), next(paradigm.parameters()).device)
         with torch.autocast(device(), torch.bfloat16, enabled=run.recipe.precision == "bf16"):
             loss = paradigm.loss(tokens, condition)[0].mean()
         loss.backward()
