@@ -65,7 +65,7 @@ coverage: $(READY)  ## share of lines that the tests run, sweeps in their own pr
 	@rm -f .coverage .coverage.*
 
 chaos: $(READY)  ## kill, interrupt and damage a small sweep for MINUTES=30, then compare it with a calm one
-	@PYTHONPATH=tests:. $(RUN) tests/chaos.py $(or $(MINUTES),30)
+	@PYTHONPATH=tests:. $(RUN) tests/chaos.py $(or $(MINUTES),30) $(or $(SEED),0)
 
 lint: $(READY)  ## ruff and mypy
 	@$(RUN) -m ruff check .

@@ -58,6 +58,29 @@ def this_machine(devices: int = 1, nodes: int = 1, micro_batch: int | None = Non
     return Machine(name, max(1, units // devices), threads, devices, nodes, micro_batch)
 
 
+BYTES_PER_PARAMETER = 20
+"""fp32 weights, gradients, AdamW's two moments and the average."""
+
+
+def check_memory(num_params: int, memory: int | None) -> None:
+    """Refuse a model that a device of so many bytes cannot hold (None: unknown).
+
+    Raises:
+        ValueError: naming both.
+    """
+    needed = BYTES_PER_PARAMETER * num_params
+    if memory is not None and needed > memory:
+        raise ValueError(
+            f"a model of {num_params:,} parameters needs {needed / 1e9:.3g} GB on each device beside activations, and this one has "
+            f"{memory / 1e9:.3g} GB; use a smaller size (docs/cluster.md says why FSDP is not offered)"
+        )
+
+
+def device_memory() -> int | None:
+    """Bytes of a GPU; None without one."""
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -78,6 +78,9 @@ class Paradigm(nn.Module, ABC):
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
         """Training loss.
 
+        Random numbers come from torch's global generator: what decides a shape first, as a scalar; noise with the image as the
+        leading axis, so that devices can share a batch (bench/division.py). No image may see another.
+
         Args:
             tokens: as `reads` says.
             condition: B conditions, some hidden by the harness.

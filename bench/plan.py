@@ -16,7 +16,7 @@ from bench.data.cache import step_seed
 from bench.division import micro_batches
 from bench.flops import FLOP_RULE, FlopMeter, meta_batch, num_parameters
 from bench.instrument import Instrument
-from bench.machine import Machine, calibrate, this_machine
+from bench.machine import Machine, calibrate, check_memory, device_memory, this_machine
 from bench.paradigm import Condition, ConditionSpace, Paradigm
 from bench.registry import load
 
@@ -183,7 +183,7 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument, machi
     """Count every run of the experiment and calibrate this machine's speed.
 
     Raises:
-        ValueError: for an unknown paradigm, impossible options, a batch that the devices cannot share equally, or a budget whose
+        ValueError: for an unknown paradigm, impossible options, a model that no device here holds, a batch that the devices cannot share equally, or a budget whose
             lowest rung has too few steps.
     """
     machine = this_machine() if machine is None else machine
@@ -201,6 +201,7 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument, machi
             if index == 0:
                 check_sampler(template, meta, method, instrument.conditions)
             cost = count_run(template, meta, instrument.conditions)
+            check_memory(cost.num_params, device_memory())
             if rate is None:
                 shallow = replace(template, depth=min(template.depth, CALIBRATION_DEPTH))
                 first = count_run(shallow, build_meta(shallow, space, instrument.conditions), instrument.conditions)

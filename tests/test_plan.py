@@ -7,6 +7,7 @@ from bench.__main__ import load_experiment
 from bench.config import Experiment, Run, parse_budget
 from bench.data.cache import step_seed
 from bench.instrument import open_instrument
+from bench.machine import check_memory
 from bench.plan import PLAN_COLUMNS, Plan, make_plan
 from bench.train import power_function_exponent
 
@@ -112,3 +113,10 @@ def test_ema_exponent_matches_the_published_table() -> None:
 def test_step_seeds_differ() -> None:
     seeds = {step_seed(s, t, p) for s in range(3) for t in range(50) for p in ("posterior", "dropout", "loss")}
     assert len(seeds) == 450
+
+
+def test_models_that_do_not_fit_are_refused() -> None:
+    check_memory(675_000_000, 24 * 10**9)
+    check_memory(10**12, None)
+    with pytest.raises(ValueError, match=r"10,000,000,000 parameters needs 200 GB on each device.*docs/cluster.md"):
+        check_memory(10**10, 141 * 10**9)

@@ -225,11 +225,11 @@ def test_a_killed_worker_costs_its_own_job_a_retry(undisturbed: pd.DataFrame, tm
 
 
 def test_sweeps_started_together_share_the_work(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
-    """Four launchers on one folder at once: each ends well, and no run is trained or evaluated twice."""
+    """Eight launchers on one folder at once: each ends well, and no run is trained or evaluated twice."""
     root = tmp_path / "results"
-    together = [start(root) for _ in range(4)]
+    together = [start(root) for _ in range(8)]
     said = [process.communicate()[1] for process in together]
-    assert [process.returncode for process in together] == [0] * 4, said
+    assert [process.returncode for process in together] == [0] * 8, said
     pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
     for folder in (root / "runs").iterdir():
         steps = [line["step"] for line in read_lines(folder / "metrics.jsonl")]
