@@ -71,8 +71,8 @@ def check_memory(num_params: int, memory: int | None) -> None:
     needed = BYTES_PER_PARAMETER * num_params
     if memory is not None and needed > memory:
         raise ValueError(
-            f"a model of {num_params:,} parameters needs {needed / 1e9:.3g} GB on each device beside activations, and this one has "
-            f"{memory / 1e9:.3g} GB; use a smaller size (docs/cluster.md says why FSDP is not offered)"
+            f"a model of {num_params:,} parameters needs {needed / 1e9:.3g} GB on each device beside activations, and this one "
+            f"has {memory / 1e9:.3g} GB; use a smaller size (docs/cluster.md says why FSDP is not offered)"
         )
 
 

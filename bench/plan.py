@@ -183,8 +183,8 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument, machi
     """Count every run of the experiment and calibrate this machine's speed.
 
     Raises:
-        ValueError: for an unknown paradigm, impossible options, a model that no device here holds, a batch that the devices cannot share equally, or a budget whose
-            lowest rung has too few steps.
+        ValueError: for an unknown paradigm, impossible options, a model that no device here holds, a batch that the devices cannot
+            share equally, or a budget whose lowest rung has too few steps.
     """
     machine = this_machine() if machine is None else machine
     num_devices = machine.devices * machine.nodes
