@@ -183,7 +183,7 @@ def make_plan(experiment: Experiment, budget: int, instrument: Instrument, machi
     """Count every run of the experiment and calibrate this machine's speed.
 
     Raises:
-        ValueError: for an unknown paradigm, impossible options, a model that no device here holds, a batch that the devices cannot
+        ValueError: for an unknown paradigm, impossible options, a model that no device holds, a batch that the devices cannot
             share equally, or a budget whose lowest rung has too few steps.
     """
     machine = this_machine() if machine is None else machine
