@@ -261,9 +261,10 @@ def sweep(options: argparse.Namespace) -> int:
     """Do everything that the plan misses; 1 when a run failed."""
     parameters = None
     if options.launcher == "slurm":
-        from bench.cluster import parse_parameters
+        from bench.cluster import check_slurm, parse_parameters
 
         parameters = parse_parameters(options.slurm)
+        check_slurm()
     elif options.slurm:
         raise UserError("SLURM parameters need LAUNCHER=slurm")
     made, results = make(options, to_run=True)

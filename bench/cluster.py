@@ -122,14 +122,22 @@ def parse_parameters(text: str) -> dict[str, Any]:
     return parameters
 
 
+def check_slurm() -> None:
+    """Refuse where jobs cannot be submitted.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise ValueError("LAUNCHER=slurm, but sbatch and srun are not on this machine; use a login node, or LAUNCHER=local")
+
+
 def submit_sweep(plan: Plan, results: Results, parameters: dict[str, Any], display: Display) -> None:
     """Submit what the plan misses and the queue does not hold.
 
     Raises:
-        ValueError: where there is no SLURM, or it refuses the parameters.
+        ValueError: when SLURM refuses the parameters.
     """
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise ValueError("LAUNCHER=slurm, but sbatch and srun are not on this machine; use a login node, or LAUNCHER=local")
     folder = results.root / "slurm"
     missing, instrument = begin(plan, results)
     if not missing:
