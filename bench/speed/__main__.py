@@ -18,6 +18,7 @@ from bench.instrument import open_instrument
 from bench.instrument.procedural import ProceduralInstrument
 from bench.job import git_sha
 from bench.machine import Machine, this_machine
+from bench.registry import nearest
 from bench.results import save_frame
 from bench.speed import growth, published, reporting, sampling, setup, training
 from bench.speed.timing import REPEATS
@@ -42,7 +43,11 @@ SHOWN = [
 
 
 def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
-    """Rows of the named parts, all when none is named."""
+    """Rows of the named measures, all when none is named.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
     experiment = load_experiment(DEFAULT_EXPERIMENT)
     instrument = open_instrument(experiment.data)
     assert isinstance(instrument, ProceduralInstrument)
@@ -59,19 +64,24 @@ def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
         "growth": lambda: growth.measure_growth(experiment, instrument),
     }
     for name in parts or list(measures):
+        if name not in measures:
+            raise ValueError(f"no measure {name!r}; {nearest(name, list(measures))}")
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        yield from measures[name]()
+        yield from ({"measure": name, **each} for each in measures[name]())
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="only these parts; nothing is written then")
+    parser.add_argument("parts", nargs="*", help="only these measures; the rows of the others stay")
     parts = parser.parse_args().parts
     matplotlib.use("Agg")
     machine = this_machine()
     torch.set_num_threads(machine.num_threads)
-    frame = pd.DataFrame(list(measure(parts, machine)))
+    try:
+        frame = pd.DataFrame(list(measure(parts, machine)))
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     frame = frame.assign(device=machine.device, num_threads=machine.num_threads, torch=torch.__version__, git_sha=git_sha())
     shown = frame.reindex(columns=SHOWN)
     for name in ("value", "low", "high"):
@@ -80,12 +90,14 @@ def main() -> None:
     print(
         f"value: median of {REPEATS} interleaved rounds after one that warms up, low and high: quartiles; without them: one call"
     )
-    if not parts:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        path = FOLDER / f"{platform.machine()}-{machine.device.replace(' ', '-').lower()}.csv"
-        save_frame(frame, path)
-        growth.draw(frame, FOLDER)
-        print(f"written to {path}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{platform.machine()}-{machine.device.replace(' ', '-').lower()}.csv"
+    if parts and path.exists():
+        before = pd.read_csv(path)
+        frame = pd.concat([before[~before["measure"].isin(parts)], frame])
+    save_frame(frame, path)
+    growth.draw(frame, FOLDER)
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from bench.paradigm import TokenSpace
 from bench.plan import _run
 from bench.speed.timing import Spread, ratio, rounds, row
 from bench.speed.training import device, products
+from paradigms.diffusion import Diffusion
 from paradigms.next_token import NextToken
 from paradigms.orders import put
 
@@ -54,6 +55,33 @@ def measure_sampling(experiment: Experiment, instrument: Instrument) -> Iterator
         )
         share = ratio(taken["product"], taken["many"], BATCH * cost / flops)
         yield row("sampling", method.name, "share of matrix products' rate", share, "1", batch=BATCH, **place)
+        if isinstance(paradigm, Diffusion):
+            steps = setting.steps or paradigm.default_steps
+            yield row(
+                "sampling",
+                method.name,
+                "sampler over its forward passes",
+                overhead(paradigm, words, sample, steps),
+                "1",
+                "<= 1.1",
+                batch=BATCH,
+                **place,
+            )
+
+
+def overhead(paradigm: Diffusion, words: Tensor, sample: Callable[[int], Tensor], steps: int) -> Spread:
+    """Seconds of sampling images of condition tokens (B, M) over those of its forward passes alone, both branches of guidance."""
+    condition = Guidance(Condition.of(words), GUIDANCE).condition
+    with torch.device(device()):
+        x, time = paradigm.space.example(len(condition)), torch.full((len(condition),), 0.5)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for _ in range(steps):
+            paradigm.predict(x, time, condition)
+
+    taken = rounds({"sample": lambda: sample(len(words)), "forward": forward})
+    return ratio(taken["sample"], taken["forward"])
 
 
 @torch.inference_mode()
