@@ -72,13 +72,17 @@ class KeyValueCache:
         return self._store[0, block, :, :, :end], self._store[1, block, :, :, :end]
 
 
+MOST_POSITIONS = 1024
+"""Keys for which a CPU holds the whole matrix of scores."""
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention (B, H, T, E) over S keys and values (B, H, S, E), through `scaled_dot_product_attention`, so that it is counted.
 
     On a CPU in bfloat16 it is two matrix products and a softmax, 2 to 6 times as fast there as the fused kernel, with the same
-    FLOPs (measured at 23 to 263 positions, forward and backward; `make bench`).
+    FLOPs (measured at 23 to 263 positions, forward and backward; docs/log.md); beyond MOST_POSITIONS their memory would matter.
     """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or key.shape[2] > MOST_POSITIONS:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     with torch.autocast("cpu", enabled=False):
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)

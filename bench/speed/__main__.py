@@ -86,7 +86,7 @@ def main() -> None:
     shown = frame.reindex(columns=SHOWN)
     for name in ("value", "low", "high"):
         shown[name] = shown[name].map("{:.4g}".format, na_action="ignore")
-    print(shown.dropna(axis=1, how="all").fillna("").to_string(index=False))
+    print(shown.dropna(axis=1, how="all").astype(object).fillna("").to_string(index=False))
     print(
         f"value: median of {REPEATS} interleaved rounds after one that warms up, low and high: quartiles; without them: one call"
     )

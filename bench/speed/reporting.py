@@ -70,13 +70,23 @@ def measure_cache(total_bytes: int = CACHE_BYTES) -> Iterator[dict[str, Any]]:
     row_bytes = views * tokens * channels * 2
     noise = np.random.default_rng(0).standard_normal((CACHE_CHUNK, views, tokens, channels)).astype(np.float16)
     rows: list[dict[str, Any]] = []
+    at_first = private_megabytes()
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.perf_counter()
 
         def note(stage: str, images: int) -> None:
             seconds = time.perf_counter() - began
             place: dict[str, Any] = {"size": f"{images * row_bytes / 1e9:.2f} GB", "batch": batch}
-            rows.append(row("latent cache", stage, "private memory", round(private_megabytes()), "MB", **place))
+            rows.append(
+                row(
+                    "latent cache",
+                    stage,
+                    "private memory beyond that at the start",
+                    round(private_megabytes() - at_first),
+                    "MB",
+                    **place,
+                )
+            )
             rows.append(row("latent cache", stage, "images", round(images / seconds), "images/s", **place))
 
         def encode(indices: range) -> Encoded:

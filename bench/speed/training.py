@@ -23,7 +23,7 @@ from bench.plan import _run, count_run
 from bench.speed.timing import Spread, ratio, rounds, row, seconds
 
 LARGER = ((Size(width=256, depth=6, num_heads=4), ">= 0.45"), (Size(width=384, depth=8, num_heads=6), ">= 0.6"))
-"""Sizes beyond those of a CPU experiment, and their share of the matrix products that a CPU should reach."""
+"""Sizes beyond those of a CPU experiment, and their share of the matrix products in bf16 that a CPU should reach."""
 BATCH = 64
 FIRST_STEP, LAST_STEP = 20, 120
 """Between these the harness is compared with the bare loop; the steps before warm it up."""
@@ -76,10 +76,12 @@ def flops_of_step(run: Run, space: TokenSpace, instrument: Instrument, number: i
 
 def measure_training(experiment: Experiment, instrument: Instrument, machine: Machine) -> Iterator[dict[str, Any]]:
     """Rows of FLOP/s, images/s and the share of the matrix products' rate, per method and size."""
-    sizes = [(size, "") for size in experiment.sizes] + list(LARGER)
+    sizes = [(size, "", experiment.recipe.precision) for size in experiment.sizes]
+    sizes += [(size, goal, "bf16") for size, goal in LARGER]
     for method in experiment.methods:
-        for size, goal in sizes:
-            run = replace(_run(experiment, method, size, 10**12, instrument), recipe=replace(experiment.recipe, batch_size=BATCH))
+        for size, goal, precision in sizes:
+            recipe = replace(experiment.recipe, batch_size=BATCH, precision=precision)
+            run = replace(_run(experiment, method, size, 10**12, instrument), recipe=recipe)
             space = instrument.space(run.tokenizer)
             per_image = flops_of_step(run, space, instrument, 0)
             product, flops = products(size.width, BATCH * (space.num_tokens + instrument.conditions.num_tokens), precise(run))
