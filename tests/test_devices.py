@@ -18,6 +18,7 @@ from torch import Tensor
 from bench import checkpoints
 from bench.data.cache import fill_cache
 from bench.division import Part, PartRandomness, micro_batches
+from bench.machine import num_cores
 from bench.results import load_table, read_lines
 
 STEPS = 20
@@ -163,6 +164,7 @@ def sweep(root: Path, *arguments: str, kill: int | None = None) -> str:
     return said
 
 
+@pytest.mark.skipif(num_cores() < 2 and not torch.cuda.is_available(), reason="two devices are two cores here, and there is one")
 def test_a_sweep_on_two_devices_is_the_sweep_on_one_and_survives_a_kill(tmp_path: Path) -> None:
     sweep(tmp_path / "one")
     sweep(tmp_path / "two", "--devices", "2")

@@ -57,8 +57,11 @@ def test_a_bare_step_trains_the_runs_model() -> None:
     bare_step(run, space, instrument)(0)
     assert flops_of_step(run, space, instrument, 0) > 6 * 4 * 12 * run.width**2 * space.num_tokens
     product, flops = products(64, 128, torch.float32)
-    assert product().shape == (128, 256)
+    assert [part.shape for part in product()] == [(128, 256)]
     assert flops == 2 * 128 * 64 * 256
+    product, more = products(64, 128, torch.float32, 2.5 * flops)
+    assert len(product()) == 3
+    assert more == 3 * flops
 
 
 def test_growth_is_measured_and_drawn(tmp_path) -> None:

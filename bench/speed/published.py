@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from bench.backbone import BackboneConfig
 from bench.build import accelerate
 from bench.conditioning import Condition, ConditionSpace
-from bench.paradigm import TokenSpace
+from bench.paradigm import Paradigm, TokenSpace
+from bench.registry import load
 from bench.speed.timing import ratio, rounds, row
 from bench.speed.training import device
-from paradigms.mar import MAR
 
 WIDTH, DEPTH, HEADS, CLASSES, SLOTS = 192, 8, 3, 1000, 64
 HEAD_WIDTH, HEAD_DEPTH, MULTIPLIER, HEAD_STEPS = 256, 3, 4, 100
@@ -62,13 +62,14 @@ def published(folder: Path) -> Any:
     ).to(device())
 
 
-def ours() -> MAR:
+def ours() -> Paradigm:
     """Our class at the same configuration: plain blocks, the published head."""
     head: dict[str, Any] = {"width": HEAD_WIDTH, "depth": HEAD_DEPTH, "multiplier": MULTIPLIER, "steps": HEAD_STEPS}
     head |= {"prediction": "noise", "learned_variance": True}
     with torch.device(device()):
         torch.manual_seed(0)
-        return MAR(
+        make: Callable[..., Paradigm] = load("mar")
+        return make(
             BackboneConfig(width=WIDTH, depth=DEPTH, num_heads=HEADS, modulation=False, qk_norm=False),
             TokenSpace(kind="latents", grid=GRID, channels=CHANNELS),
             ConditionSpace(num_tokens=1, vocabulary=CLASSES),

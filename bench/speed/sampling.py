@@ -17,11 +17,9 @@ from bench.flops import count_sampling
 from bench.instrument import Instrument
 from bench.paradigm import TokenSpace
 from bench.plan import _run
+from bench.registry import load
 from bench.speed.timing import Spread, ratio, rounds, row
 from bench.speed.training import device, products
-from paradigms.diffusion import Diffusion
-from paradigms.next_token import NextToken
-from paradigms.orders import put
 
 BATCH, GUIDANCE = 64, 2.0
 CACHE_TOKENS, CACHE_WIDTH, CACHE_DEPTH, CACHE_HEADS, CACHE_BATCH = 256, 256, 6, 4, 4
@@ -55,8 +53,8 @@ def measure_sampling(experiment: Experiment, instrument: Instrument) -> Iterator
         )
         share = ratio(taken["product"], taken["many"], BATCH * cost / flops)
         yield row("sampling", method.name, "share of matrix products' rate", share, "1", batch=BATCH, **place)
-        if isinstance(paradigm, Diffusion):
-            steps = setting.steps or paradigm.default_steps
+        if method.paradigm == "diffusion":
+            steps = setting.steps or paradigm.default_steps or 1
             yield row(
                 "sampling",
                 method.name,
@@ -69,7 +67,7 @@ def measure_sampling(experiment: Experiment, instrument: Instrument) -> Iterator
             )
 
 
-def overhead(paradigm: Diffusion, words: Tensor, sample: Callable[[int], Tensor], steps: int) -> Spread:
+def overhead(paradigm: Any, words: Tensor, sample: Callable[[int], Tensor], steps: int) -> Spread:
     """Seconds of sampling images of condition tokens (B, M) over those of its forward passes alone, both branches of guidance."""
     condition = Guidance(Condition.of(words), GUIDANCE).condition
     with torch.device(device()):
@@ -85,8 +83,8 @@ def overhead(paradigm: Diffusion, words: Tensor, sample: Callable[[int], Tensor]
 
 
 @torch.inference_mode()
-def sample_without_cache(paradigm: NextToken, condition: Condition, guidance: float, generator: torch.Generator) -> Tensor:
-    """The slow twin of NextToken.sample, codes (B, N): every step runs the whole sequence so far."""
+def sample_without_cache(paradigm: Any, condition: Condition, guidance: float, generator: torch.Generator) -> Tensor:
+    """The slow twin of next-token's sampler, codes (B, N): every step runs the whole sequence so far."""
     guide = Guidance(condition, guidance)
     orders = paradigm.draw_orders(len(condition), generator)
     tokens = paradigm.space.empty(len(condition), paradigm.device)
@@ -94,7 +92,7 @@ def sample_without_cache(paradigm: NextToken, condition: Condition, guidance: fl
         known = orders[:, : index + 1]
         out = paradigm.contexts(guide.double(tokens), guide.double(known), guide.condition)[:, -1]
         drawn = paradigm.head.sample(out, temperature=1.0, guidance=guidance, generator=generator)[:, None]
-        tokens = put(tokens, known[:, -1:], drawn)
+        tokens = tokens.scatter(1, known[:, -1:], drawn)
     return tokens
 
 
@@ -105,7 +103,7 @@ def measure_cache() -> Iterator[dict[str, Any]]:
     config = BackboneConfig(width=CACHE_WIDTH, depth=CACHE_DEPTH, num_heads=CACHE_HEADS)
     with torch.device(device()):
         torch.manual_seed(0)
-        paradigm = NextToken(config, space, conditions).eval()
+        paradigm = load("next-token")(config, space, conditions).eval()
         condition = Condition.of(conditions.example(CACHE_BATCH))
     generator = torch.Generator(device())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -40,10 +41,13 @@ def precise(run: Run) -> torch.dtype:
     return torch.bfloat16 if run.recipe.precision == "bf16" else torch.float32
 
 
-def products(width: int, rows: int, dtype: torch.dtype) -> tuple[Callable[[], object], float]:
-    """The MLP's first product at a width, (rows, D) x (D, 4 D), as a call, and its FLOPs: the best that a backbone could do."""
+def products(width: int, rows: int, dtype: torch.dtype, least_flops: float = 0.0) -> tuple[Callable[[], object], float]:
+    """The MLP's first product at a width, (rows, D) x (D, 4 D), so often that it takes least_flops or more, as a call, and its
+    FLOPs: the best that a backbone could do."""
     left, right = torch.randn(rows, width, device=device()).to(dtype), torch.randn(width, 4 * width, device=device()).to(dtype)
-    return lambda: left @ right, 2.0 * rows * width * 4 * width
+    once = 2.0 * rows * width * 4 * width
+    times = max(1, math.ceil(least_flops / once))
+    return lambda: [left @ right for _ in range(times)], times * once
 
 
 def bare_step(run: Run, space: TokenSpace, instrument: Instrument) -> Callable[[int], None]:
@@ -84,7 +88,9 @@ def measure_training(experiment: Experiment, instrument: Instrument, machine: Ma
             run = replace(_run(experiment, method, size, 10**12, instrument), recipe=recipe)
             space = instrument.space(run.tokenizer)
             per_image = flops_of_step(run, space, instrument, 0)
-            product, flops = products(size.width, BATCH * (space.num_tokens + instrument.conditions.num_tokens), precise(run))
+            product, flops = products(
+                size.width, BATCH * (space.num_tokens + instrument.conditions.num_tokens), precise(run), BATCH * per_image / 4
+            )
             step = bare_step(run, space, instrument)
             taken = rounds({"product": product, "step": lambda: step(0)})  # noqa: B023
             place: dict[str, Any] = {"size": size.name, "batch": BATCH, "dtype": run.recipe.precision}
