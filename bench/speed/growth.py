@@ -119,7 +119,7 @@ def measure_growth(experiment: Experiment, instrument: ProceduralInstrument) -> 
 def draw(frame: pd.DataFrame, folder: Path) -> None:
     """A figure per series: seconds, and bytes where measured, over the amount of work, with lines of slope 1 and 2."""
     growth = frame[frame["part"] == "growth"]
-    for name, part in growth.groupby("subject", sort=False):
+    for subject, part in growth.groupby("subject", sort=False):
         kinds = [kind for kind in ("time", "memory") if (part["quantity"] == kind).any()]
         figure, axes = plt.subplots(1, len(kinds), figsize=(4.5 * len(kinds), 3.6), layout="constrained", squeeze=False)
         for axis, kind in zip(axes[0], kinds, strict=True):
@@ -128,16 +128,14 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
             axis.loglog(x, y, "o-", color="C0", label="measured")
             for slope, style in ((1, "--"), (2, ":")):
                 axis.loglog(x, y[0] * (x / x[0]) ** slope, style, color="0.6", label=f"slope {slope}")
-            axis.set(xlabel=str(name), ylabel="seconds" if kind == "time" else "bytes held by tensors")
+            axis.set(xlabel=str(subject), ylabel="seconds" if kind == "time" else "bytes held by tensors")
             last = np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2])
             axis.set_title(f"{kind}: last slope {last:.2f}", fontsize=10)
             axis.legend(fontsize=8)
-        about = rows.iloc[0]
-        parts = [
-            f"{key} {about[key]}"
-            for key in ("size", "tokens", "batch", "dtype", "device", "num_threads")
-            if pd.notna(about.get(key))
-        ]
-        figure.suptitle(", ".join(str(each) for each in parts), fontsize=8)
-        figure.savefig(folder / f"growth-{str(name).replace(' ', '-')}.png", dpi=120, metadata={"Software": None})
+        about = rows.iloc[0].dropna()
+        names = [name for name in ("size", "tokens", "batch", "dtype", "device", "num_threads") if name in about]
+        figure.suptitle(
+            ", ".join(f"{name} {about[name]:{'g' if isinstance(about[name], float) else ''}}" for name in names), fontsize=8
+        )
+        figure.savefig(folder / f"growth-{str(subject).replace(' ', '-')}.png", dpi=120, metadata={"Software": None})
         plt.close(figure)
