@@ -27,12 +27,17 @@ def build_paradigm(run: Run, space: TokenSpace, conditions: ConditionSpace) -> P
         raise ValueError(f"paradigm {run.paradigm!r} refuses its options {dict(run.options)}: {error}") from error
 
 
+def device_type() -> str:
+    """Where models run here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def accelerate(paradigm: Paradigm) -> Paradigm:
     """Make a paradigm fast where it lies: on a GPU compiled blocks, and TF32 for what stays in float32.
 
     PARADIGM_BENCH_COMPILE=0 or 1 overrides; on a CPU compilation gains nothing (docs/log.md).
     """
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device_type() == "cuda"
     if on_gpu:
         torch.set_float32_matmul_precision("high")
     if os.environ.get("PARADIGM_BENCH_COMPILE", "1" if on_gpu else "0") == "1":

@@ -21,13 +21,13 @@ import submitit
 
 from bench import group
 from bench.instrument import open_instrument
-from bench.job import STOPPED, Job, latent_folder, run_job
+from bench.job import STOPPED, Job, run_job
 from bench.machine import this_machine
 from bench.plan import Plan
 from bench.progress import Display
 from bench.results import Results, write_text
 from bench.status import queue, submitted
-from bench.sweep import DirectReports, begin, encode_latents, finish, training_flops
+from bench.sweep import DirectReports, begin, encode_latents, finish, missing_latents, training_flops
 
 MOST_REQUEUES = 1000
 """After its time limit; a long run passes many."""
@@ -157,12 +157,9 @@ def submit_sweep(plan: Plan, results: Results, parameters: dict[str, Any], displ
         made.update_parameters(**{**common, **own})
         return made
 
-    num = plan.experiment.recipe.num_training_images
-    tokenizers = {method.tokenizer for method in plan.experiment.methods}
-    unread = [name for name in tokenizers if not (latent_folder(results, instrument, name, num) / "index.json").exists()]
     after = {}
     try:
-        if unread:
+        if missing_latents(plan, results, instrument):
             known["encoding"] = executor(job_name="encode").submit(Encoding(plan, results)).job_id
             after = {"dependency": f"afterok:{known['encoding']}"}
         array = executor(job_name="train", nodes=machine.nodes, ntasks_per_node=machine.devices, **after)

@@ -39,16 +39,11 @@ def latent_folder(results: Results, instrument: Instrument, tokenizer: str, num_
     return instrument.cache(results) / f"latents-{key}"
 
 
-def record(results: Results, run: Run) -> dict[str, Any]:
-    """The run's run.json, or an empty record."""
-    return results.record(run.run_id)
-
-
 def save_record(results: Results, run: Run, **changes: Any) -> None:
     """Update the run's run.json, written whole."""
     folder = results.run(run.run_id)
     folder.mkdir(parents=True, exist_ok=True)
-    content = {**record(results, run), "run": asdict(run), **changes}
+    content = {**results.record(run.run_id), "run": asdict(run), **changes}
     write_text(folder / "run.json", json.dumps(content, indent=1))
 
 
@@ -78,7 +73,7 @@ def _run_owned(job: Job, results: Results, reports: Any) -> str:
     instrument = open_instrument(job.data)
     for index, run in enumerate(job.runs):
         say = Reporter(run, reports)
-        status = record(results, run).get("status")
+        status = results.record(run.run_id).get("status")
         if status == "done":  # by another sweep on this folder
             say.stage("done")
             continue

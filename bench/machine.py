@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.build import build_paradigm
+from bench.build import build_paradigm, device_type
 from bench.conditioning import Condition
 from bench.config import Run
 from bench.instrument import Instrument
@@ -96,7 +96,7 @@ def free_port() -> int:
 def calibrate(run: Run, space: TokenSpace, instrument: Instrument, flops_per_image: float) -> float:
     """Training FLOP/s of one worker here: the fastest of a few real forward and backward passes of the run's first blocks, with
     `flops_per_image` theirs."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_type()
     batch = max(1, min(run.recipe.batch_size, math.ceil(CALIBRATION_FLOPS / flops_per_image)))
     with torch.device(device):
         paradigm = build_paradigm(run, space, instrument.conditions)

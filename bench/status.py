@@ -54,15 +54,15 @@ def run_states(results: Results, planned: list[dict[str, Any]]) -> list[dict[str
         budget = row["flops_budget"]
         before, branch = branches.get(row["trunk_id"], 0.0), (1 - cooldown) * budget
         branches[row["trunk_id"]] = branch
-        spent, rate = progress(results, row, branch)
+        spent, rate = (budget, None) if status in ENDED else progress(results, row, branch)
         left = max(0.0, branch - max(spent, before)) + max(0.0, budget - max(spent, branch))
         states.append(
             {
                 "run_id": row["run_id"],
                 "status": status,
                 "error": record.get("error"),
-                "share": 1.0 if status in ENDED else round(min(1.0, spent / budget), 4),
-                "flops_left": 0 if status in ENDED else round(left),
+                "share": round(min(1.0, spent / budget), 4),
+                "flops_left": round(left),
                 "flops_per_s": rate if status == "training" else None,
             }
         )

@@ -14,11 +14,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 from bench.data.cache import fill_cache, format_bytes
 from bench.instrument import Instrument, open_instrument
-from bench.job import REPORT_SECONDS, Job, latent_folder, record, run_job, save_record
+from bench.job import REPORT_SECONDS, Job, latent_folder, run_job, save_record
 from bench.plan import Plan
 from bench.progress import Display
 from bench.registry import nearest
@@ -62,7 +63,7 @@ def missing_jobs(plan: Plan, results: Results) -> list[Job]:
     """One job per trunk that has a run to train or evaluate, longest first."""
     jobs = []
     for group in plan.trunks.values():
-        missing = tuple(p.run for p in group if record(results, p.run).get("status") != "done")
+        missing = tuple(p.run for p in group if results.record(p.run.run_id).get("status") != "done")
         if missing:
             jobs.append(
                 Job(
@@ -78,13 +79,19 @@ def missing_jobs(plan: Plan, results: Results) -> list[Job]:
     return sorted(jobs, key=lambda job: -hours[job.runs[0].trunk_id])
 
 
+def missing_latents(plan: Plan, results: Results, instrument: Instrument) -> dict[str, Path]:
+    """Tokenizers that the plan uses whose latent cache is not complete, and where it lies."""
+    num = plan.experiment.recipe.num_training_images
+    folders = {
+        name: latent_folder(results, instrument, name, num) for name in sorted({m.tokenizer for m in plan.experiment.methods})
+    }
+    return {name: folder for name, folder in folders.items() if not (folder / "index.json").exists()}
+
+
 def encode_latents(plan: Plan, results: Results, instrument: Instrument, display: Display) -> None:
     """Fill the latent cache of every tokenizer that the plan uses."""
     num = plan.experiment.recipe.num_training_images
-    for tokenizer in sorted({m.tokenizer for m in plan.experiment.methods}):
-        folder = latent_folder(results, instrument, tokenizer, num)
-        if (folder / "index.json").exists():
-            continue
+    for tokenizer, folder in missing_latents(plan, results, instrument).items():
         needed = num * instrument.row_bytes(tokenizer)
         with display.stage(f"encoding training images with {tokenizer} into {format_bytes(needed)}", num, "images") as update:
             fill_cache(
@@ -108,6 +115,11 @@ def execute(jobs: list[Job], plan: Plan, display: Display) -> None:
     context = multiprocessing.get_context("spawn")
     waiting, busy, deaths = deque(jobs), deque[Job](), Counter[str]()
     workers = [Worker(context, plan.machine, number) for number in range(min(plan.machine.num_workers, len(jobs)))]
+
+    def replace_worker(number: int) -> None:
+        workers[number].kill()
+        workers[number] = Worker(context, plan.machine, number)
+
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with display.training(training_flops(jobs)) as tracker:
@@ -126,8 +138,7 @@ def execute(jobs: list[Job], plan: Plan, display: Display) -> None:
                         report = worker.connection.recv()
                     except (EOFError, OSError):
                         waiting.extend(after_death(worker.job, deaths, display))
-                        worker.kill()
-                        workers[number] = Worker(context, plan.machine, number)
+                        replace_worker(number)
                         continue
                     if "result" not in report:
                         tracker(report)
@@ -136,8 +147,7 @@ def execute(jobs: list[Job], plan: Plan, display: Display) -> None:
                         busy.append(worker.job)
                     worker.job = None
                     if worker.broken_by(report["result"]):
-                        worker.kill()
-                        workers[number] = Worker(context, plan.machine, number)
+                        replace_worker(number)
     except KeyboardInterrupt:
         display.say("stopping: runs in training write a checkpoint")
         for worker in workers:
@@ -156,7 +166,7 @@ def _interrupt(number: int, frame: object) -> None:
 def after_death(job: Job, deaths: Counter[str], display: Display) -> list[Job]:
     """After a worker died: its job again, or nothing and its run marked as failed when that has happened before."""
     results, trunk = Results(job.root), job.runs[0].trunk_id
-    left = [run for run in job.runs if record(results, run).get("status") not in ("done", "failed")]
+    left = [run for run in job.runs if results.record(run.run_id).get("status") not in ("done", "failed")]
     deaths[trunk] += 1
     if not left:
         return []
@@ -190,7 +200,7 @@ def run_alone(results: Results, run_ids: list[str], display: Display, *, train: 
             save_record(results, run, status="trained")
         with display.training(training_flops([replace(job, runs=(run,))])) as tracker:
             run_job(replace(job, runs=(run,)), DirectReports(tracker))
-        failed += record(results, run).get("status") != "done"
+        failed += results.record(run.run_id).get("status") != "done"
     return 1 if failed else 0
 
 

@@ -23,8 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from miniature import SAME
 from processes import workers_of
-from test_resume import SAME, start
+from test_resume import start
 
 from bench.results import load_table
 

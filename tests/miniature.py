@@ -4,6 +4,9 @@ from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
 
 MAR_OPTIONS = {"head_options": {"width": 32, "depth": 1, "steps": 4, "time_features": 32, "multiplier": 1, "clip": 4.0}}
 
+SAME = ["run_id", "split", "guidance", "steps", "flops_spent", "loss", "fid", "kid", "prompt_accuracy", "status"]
+"""Columns in which two sweeps of it must agree."""
+
 EXPERIMENT = Experiment(
     name="miniature",
     data="shapes32",

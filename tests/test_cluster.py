@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from miniature import SAME
 from private_slurm import Slurm, UnavailableError
 
 from bench.cluster import parse_parameters
 from bench.results import load_table, read_lines
 
 HERE = Path(__file__).parent
-SAME = ["run_id", "split", "guidance", "steps", "flops_spent", "loss", "fid", "kid", "prompt_accuracy", "status"]
 PATIENCE_SECONDS = 240.0
 
 

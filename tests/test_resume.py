@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from miniature import EXPERIMENT
+from miniature import EXPERIMENT, SAME
 from processes import alive, children, workers_of
 from safetensors.torch import load_file
 
@@ -28,7 +28,6 @@ HERE = Path(__file__).parent
 INSTRUMENT = open_instrument(EXPERIMENT.data)
 METHOD = {m.name: m for m in EXPERIMENT.methods}["mar"]  # random shapes, a mask and a head with noise: the most that can go wrong
 RUN = _run(EXPERIMENT, METHOD, EXPERIMENT.sizes[0], 10**9, INSTRUMENT)
-SAME = ["run_id", "split", "guidance", "steps", "flops_spent", "loss", "fid", "kid", "prompt_accuracy", "status"]
 
 
 @pytest.fixture(scope="module")

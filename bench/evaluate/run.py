@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.build import accelerate, build_meta, build_paradigm
+from bench.build import accelerate, build_meta, build_paradigm, device_type
 from bench.conditioning import Condition
 from bench.config import Evaluation, Method, Run, Setting, merged
 from bench.evaluate.latency import measure_speed
@@ -159,7 +159,7 @@ class Sampler:
 
     def __init__(self, instrument: Instrument, run: Run, method: Method, weights: Path, *, ema: bool = True) -> None:
         self.instrument, self.run, self.method, self.weights, self.ema = instrument, run, method, weights, ema
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device_type()
         self.decoder = instrument.tokenizer(run.tokenizer).to(self.device)
         self._paradigms: dict[str, Paradigm] = {}
 

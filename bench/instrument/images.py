@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bench.build import device_type
 from bench.conditioning import ConditionSpace
 from bench.config import Evaluation, ImageData
 from bench.instrument.base import Instrument
@@ -69,7 +70,7 @@ class ImageInstrument(Instrument):
         self.fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         self.autoencoder_configs = {name: replace(part, resolution=data.resolution) for name, part in data.autoencoders.items()}
         self.tokenizer_configs = {name: TokenizerConfig(part=name) for name in data.autoencoders} | dict(data.tokenizers)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device_type()
 
     @property
     def folder(self) -> Path:

@@ -57,7 +57,7 @@ def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
         "sampling": lambda: sampling.measure_sampling(experiment, instrument),
         "cache": sampling.measure_cache,
         "published": published.measure_published,
-        "set-up": lambda: setup.measure_commands(experiment),
+        "set-up": setup.measure_commands,
         "evaluation": lambda: setup.measure_evaluation(instrument),
         "report": reporting.measure_report,
         "latents": reporting.measure_cache,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.backbone import Backbone, BackboneConfig
+from bench.build import device_type
 from bench.config import Experiment
 from bench.evaluate import fidelity
 from bench.instrument.procedural import ProceduralInstrument
@@ -23,8 +22,8 @@ from bench.plan import make_plan
 from bench.report import write_report
 from bench.results import Results, build_table, save_frame
 from bench.speed.reporting import synthetic_table
+from bench.speed.setup import with_runs
 from bench.speed.timing import Spread, rounds, row
-from bench.speed.training import device
 
 TOKENS = (64, 256, 1024, 4096)
 WIDTHS = (64, 128, 256, 512)
@@ -36,12 +35,12 @@ REPEATS = 3
 
 def training_pass(width: int, length: int, batch: int) -> Callable[[], None]:
     """Forward and backward of a backbone in bf16."""
-    with torch.device(device()):
+    with torch.device(device_type()):
         backbone = Backbone(BackboneConfig(width=width, depth=DEPTH, num_heads=max(1, width // HEAD_WIDTH)))
         x, vector = torch.randn(batch, length, width), torch.randn(batch, width)
 
     def call() -> None:
-        with torch.autocast(device(), torch.bfloat16):
+        with torch.autocast(device_type(), torch.bfloat16):
             out = backbone(x, vector)
         out.float().square().mean().backward()
 
@@ -66,19 +65,19 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def series(
-    name: str, values: tuple[int, ...], make: Callable[[int], Callable[[], object]], **place: Any
+    name: str, values: tuple[int, ...], make: Callable[[int], Callable[[], object]], *, memory: bool = True, **place: Any
 ) -> Iterator[dict[str, Any]]:
-    """Rows of seconds at each value, and of memory where tensors hold it."""
+    """Rows of seconds at each value, and of the memory that tensors hold."""
     for value in values:
         call = make(value)
         yield row("growth", name, "time", Spread.of(rounds({"call": call}, REPEATS)["call"]), "s", at=value, **place)
-        if name != "runs planned":
+        if memory:
             yield row("growth", name, "memory", peak_bytes(call), "bytes", at=value, **place)
 
 
 def measure_growth(experiment: Experiment, instrument: ProceduralInstrument) -> Iterator[dict[str, Any]]:
     """Rows of every series."""
-    place = {"batch": BATCH, "dtype": "bf16"}
+    place: dict[str, Any] = {"batch": BATCH, "dtype": "bf16"}
     yield from series("tokens", TOKENS, lambda length: training_pass(WIDTH, length, BATCH), size=f"{WIDTH}x{DEPTH}", **place)
     yield from series("width", WIDTHS, lambda width: training_pass(width, LENGTH, BATCH), tokens=LENGTH, **place)
     images = torch.randint(256, (max(IMAGES), 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -91,17 +90,14 @@ def measure_growth(experiment: Experiment, instrument: ProceduralInstrument) -> 
     yield from series("images", IMAGES, scored, size="fidelity against 4,000")
 
     def planned(num: int) -> Callable[[], object]:
-        cells = len(experiment.methods) * len(experiment.sizes) * len(experiment.rungs)
-        seeds = tuple((math.ceil(num / cells),) * len(experiment.rungs) for _ in experiment.sizes)
-
         def call() -> None:
-            plan = make_plan(replace(experiment, num_seeds=seeds), round(experiment.budget), instrument)
+            plan = make_plan(with_runs(experiment, num), round(experiment.budget), instrument)
             with tempfile.TemporaryDirectory() as name:
                 save_frame(build_table(Results(Path(name)), plan.rows), Results(Path(name)).table)
 
         return call
 
-    yield from series("runs planned", RUNS, planned)
+    yield from series("runs planned", RUNS, planned, memory=False)
 
     def reported(num: int) -> Callable[[], object]:
         def call() -> None:

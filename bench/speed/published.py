@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone import BackboneConfig
-from bench.build import accelerate
+from bench.build import accelerate, device_type
 from bench.conditioning import Condition, ConditionSpace
 from bench.paradigm import Paradigm, TokenSpace
 from bench.registry import load
 from bench.speed.timing import ratio, rounds, row
-from bench.speed.training import device
 
 WIDTH, DEPTH, HEADS, CLASSES, SLOTS = 192, 8, 3, 1000, 64
 HEAD_WIDTH, HEAD_DEPTH, MULTIPLIER, HEAD_STEPS = 256, 3, 4, 100
@@ -59,14 +58,14 @@ def published(folder: Path) -> Any:
         num_sampling_steps=str(HEAD_STEPS),
         buffer_size=SLOTS,
         class_num=CLASSES,
-    ).to(device())
+    ).to(device_type())
 
 
 def ours() -> Paradigm:
     """Our class at the same configuration: plain blocks, the published head."""
     head: dict[str, Any] = {"width": HEAD_WIDTH, "depth": HEAD_DEPTH, "multiplier": MULTIPLIER, "steps": HEAD_STEPS}
     head |= {"prediction": "noise", "learned_variance": True}
-    with torch.device(device()):
+    with torch.device(device_type()):
         torch.manual_seed(0)
         make: Callable[..., Paradigm] = load("mar")
         return make(
@@ -86,7 +85,7 @@ def measure_published() -> Iterator[dict[str, Any]]:
         yield row("published", "mar", "published code over ours", None, "1", ">= 1.5", **place)
         return
     theirs, mine = published(Path(folder)), accelerate(ours())
-    where = device()
+    where = device_type()
     latents = torch.randn(TRAINING_BATCH, CHANNELS, GRID, GRID, device=where)
     tokens = latents.flatten(2).transpose(1, 2).contiguous()
     labels = torch.zeros(TRAINING_BATCH, dtype=torch.int64, device=where)

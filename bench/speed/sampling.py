@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone import BackboneConfig
-from bench.build import accelerate, build_meta, build_paradigm
+from bench.build import accelerate, build_meta, build_paradigm, device_type
 from bench.conditioning import Condition, ConditionSpace, Guidance
 from bench.config import Experiment
 from bench.flops import count_sampling
@@ -19,7 +19,7 @@ from bench.paradigm import TokenSpace
 from bench.plan import _run
 from bench.registry import load
 from bench.speed.timing import Spread, ratio, rounds, row
-from bench.speed.training import device, products
+from bench.speed.training import products
 
 BATCH, GUIDANCE = 64, 2.0
 CACHE_TOKENS, CACHE_WIDTH, CACHE_DEPTH, CACHE_HEADS, CACHE_BATCH = 256, 256, 6, 4, 4
@@ -31,10 +31,10 @@ def measure_sampling(experiment: Experiment, instrument: Instrument) -> Iterator
     for method in experiment.methods:
         run, conditions = _run(experiment, method, experiment.sizes[-1], 10**12, instrument), instrument.conditions
         run, space, setting = replace(run, seed=0), instrument.space(method.tokenizer), method.settings[0]
-        with torch.device(device()):
+        with torch.device(device_type()):
             paradigm = accelerate(build_paradigm(run, space, conditions)).eval()
             words = conditions.example(BATCH)
-        generator = torch.Generator(device()).manual_seed(0)
+        generator = torch.Generator(device_type()).manual_seed(0)
 
         @torch.inference_mode()
         def sample(num: int) -> Tensor:
@@ -70,7 +70,7 @@ def measure_sampling(experiment: Experiment, instrument: Instrument) -> Iterator
 def overhead(paradigm: Any, words: Tensor, sample: Callable[[int], Tensor], steps: int) -> Spread:
     """Seconds of sampling images of condition tokens (B, M) over those of its forward passes alone, both branches of guidance."""
     condition = Guidance(Condition.of(words), GUIDANCE).condition
-    with torch.device(device()):
+    with torch.device(device_type()):
         x, time = paradigm.space.example(len(condition)), torch.full((len(condition),), 0.5)
 
     @torch.inference_mode()
@@ -101,11 +101,11 @@ def measure_cache() -> Iterator[dict[str, Any]]:
     space = TokenSpace(kind="codes", grid=16, vocabulary=1024)
     conditions = ConditionSpace(num_tokens=1, vocabulary=1000)
     config = BackboneConfig(width=CACHE_WIDTH, depth=CACHE_DEPTH, num_heads=CACHE_HEADS)
-    with torch.device(device()):
+    with torch.device(device_type()):
         torch.manual_seed(0)
         paradigm = load("next-token")(config, space, conditions).eval()
         condition = Condition.of(conditions.example(CACHE_BATCH))
-    generator = torch.Generator(device())
+    generator = torch.Generator(device_type())
 
     @torch.inference_mode()
     def fast() -> Tensor:

@@ -27,10 +27,15 @@ PLAN_RUNS, EVALUATION_IMAGES = 200, 5000
 PATIENCE_SECONDS = 300.0
 EXPERIMENT = """
 from bench.__main__ import load_experiment
-from dataclasses import replace
-EXPERIMENT = load_experiment("shapes")
-EXPERIMENT = replace(EXPERIMENT, num_seeds=tuple(({seeds},) * len(EXPERIMENT.rungs) for _ in EXPERIMENT.sizes))
+from bench.speed.setup import with_runs
+EXPERIMENT = with_runs(load_experiment("shapes"), {num})
 """
+
+
+def with_runs(experiment: Experiment, num: int) -> Experiment:
+    """The experiment with so many seeds that it has num runs or a few more."""
+    seeds = math.ceil(num / (len(experiment.methods) * len(experiment.sizes) * len(experiment.rungs)))
+    return replace(experiment, num_seeds=((seeds,) * len(experiment.rungs),) * len(experiment.sizes))
 
 
 def command(*arguments: str) -> list[str]:
@@ -38,7 +43,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "bench", *arguments]
 
 
-def measure_commands(experiment: Experiment) -> Iterator[dict[str, Any]]:
+def measure_commands() -> Iterator[dict[str, Any]]:
     """Rows of the wall seconds of `--help`, of a plan of 200 runs, and from a worker's start to its first logged steps."""
 
     def run(*arguments: str) -> float:
@@ -48,8 +53,7 @@ def measure_commands(experiment: Experiment) -> Iterator[dict[str, Any]]:
     yield row("set-up", "paradigm-bench --help", "wall time", calls, "s", "<= 0.5")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cells = len(experiment.methods) * len(experiment.sizes) * len(experiment.rungs)
-        (folder / "many.py").write_text(EXPERIMENT.format(seeds=math.ceil(PLAN_RUNS / cells)))
+        (folder / "many.py").write_text(EXPERIMENT.format(num=PLAN_RUNS))
         spent = run("plan", "--experiment", str(folder / "many.py"), "--results", str(folder / "plan"))
         yield row("set-up", "paradigm-bench plan", f"wall time of {PLAN_RUNS} runs or more", spent, "s", "<= 10")
         yield row("set-up", "a run", "a worker's start to step 20", first_steps(folder / "sweep"), "s", "<= 10")
@@ -74,7 +78,7 @@ def measure_evaluation(instrument: ProceduralInstrument) -> Iterator[dict[str, A
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     settings = Evaluation(num_samples=EVALUATION_IMAGES, num_reference=EVALUATION_IMAGES)
     with tempfile.TemporaryDirectory() as name:
-        judge = ProceduralJudge(instrument, replace(settings), Results(Path(name)))
+        judge = ProceduralJudge(instrument, settings, Results(Path(name)))
         images, _ = judge.real(EVALUATION_IMAGES)
         spent = seconds(lambda: (judge.fidelity(images), judge.following(images)))
     torch.set_num_threads(1)

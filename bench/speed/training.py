@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench import train
-from bench.build import accelerate, build_meta, build_paradigm
+from bench.build import accelerate, build_meta, build_paradigm, device_type
 from bench.conditioning import Condition
 from bench.config import Experiment, Run, Size
 from bench.data.cache import fill_cache, step_seed
@@ -31,11 +31,6 @@ FIRST_STEP, LAST_STEP = 20, 120
 OVERHEAD_ROUNDS = 5
 
 
-def device() -> str:
-    """Where things run."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def precise(run: Run) -> torch.dtype:
     """The type of a run's matrix products."""
     return torch.bfloat16 if run.recipe.precision == "bf16" else torch.float32
@@ -44,7 +39,10 @@ def precise(run: Run) -> torch.dtype:
 def products(width: int, rows: int, dtype: torch.dtype, least_flops: float = 0.0) -> tuple[Callable[[], object], float]:
     """The MLP's first product at a width, (rows, D) x (D, 4 D), so often that it takes least_flops or more, as a call, and its
     FLOPs: the best that a backbone could do."""
-    left, right = torch.randn(rows, width, device=device()).to(dtype), torch.randn(width, 4 * width, device=device()).to(dtype)
+    left, right = (
+        torch.randn(rows, width, device=device_type()).to(dtype),
+        torch.randn(width, 4 * width, device=device_type()).to(dtype),
+    )
     once = 2.0 * rows * width * 4 * width
     times = max(1, math.ceil(least_flops / once))
     return lambda: [left @ right for _ in range(times)], times * once
@@ -52,7 +50,7 @@ def products(width: int, rows: int, dtype: torch.dtype, least_flops: float = 0.0
 
 def bare_step(run: Run, space: TokenSpace, instrument: Instrument) -> Callable[[int], None]:
     """A hand-written step by its number, on a batch that is there: loss, backward, clipping, AdamW."""
-    with torch.device(device()):
+    with torch.device(device_type()):
         paradigm = accelerate(build_paradigm(run, space, instrument.conditions))
         words, tokens = instrument.conditions.example(run.recipe.batch_size), space.example(run.recipe.batch_size)
     tokens = torch.randn_like(tokens) if space.kind == "latents" else tokens
@@ -61,7 +59,7 @@ def bare_step(run: Run, space: TokenSpace, instrument: Instrument) -> Callable[[
 
     def step(number: int) -> None:
         train.seed_draws(step_seed(run.seed, number, "loss"), next(paradigm.parameters()).device)
-        with torch.autocast(device(), torch.bfloat16, enabled=run.recipe.precision == "bf16"):
+        with torch.autocast(device_type(), torch.bfloat16, enabled=run.recipe.precision == "bf16"):
             loss = paradigm.loss(tokens, condition)[0].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(paradigm.parameters(), run.recipe.gradient_clip)
