@@ -99,3 +99,20 @@ class Display:
 
         yield track
         self.say(f"trained and evaluated in {duration(time.monotonic() - began)}")
+
+
+def format_bytes(number: float) -> str:
+    """A number of bytes in the unit that reads best."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def format_hours(hours: float) -> str:
+    """Minutes, hours, days or years, whichever reads best."""
+    for limit, unit, scale in ((1, "minutes", 60), (72, "hours", 1), (24 * 1000, "days", 1 / 24)):
+        if hours < limit:
+            return f"{hours * scale:.3g} {unit}"
+    return f"{hours / 24 / 365.25:.3g} years"

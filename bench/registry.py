@@ -10,16 +10,17 @@ Names are listed without importing anything; a plugin that cannot be imported do
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from bench.errors import nearest
+
 if TYPE_CHECKING:
     from bench.paradigm import Paradigm
 
+
 GROUP = "paradigm_bench.paradigms"
-MAX_LISTED = 12
 BUILT_INS = {
     "diffusion": "paradigms.diffusion:Diffusion",
     "masked-token": "paradigms.masked_token:MaskedToken",
@@ -49,20 +50,6 @@ def targets() -> dict[str, str]:
 
 def _origin(point: EntryPoint) -> str:
     return f" (from {point.dist.name} {point.dist.version})" if point.dist else ""
-
-
-def did_you_mean(name: str, allowed: list[str]) -> str:
-    """A question that offers the nearest allowed name; empty where none is near."""
-    close = difflib.get_close_matches(name, allowed, n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
-def nearest(name: str, allowed: list[str]) -> str:
-    """The end of an error line: the nearest allowed name, if any, and the list, cut when it is long."""
-    question = did_you_mean(name, allowed)
-    hint = f"{question} " if question else ""
-    shown, more = sorted(allowed)[:MAX_LISTED], len(allowed) - MAX_LISTED
-    return f"{hint}known: {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")
 
 
 def check_name(name: str) -> None:

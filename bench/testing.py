@@ -15,9 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import Condition, ConditionSpace
-from bench.division import Part, PartRandomness
-from bench.flops import TRAINING_MULTIPLE, FlopMeter, UncountedOperatorError, count_sampling
+from bench.flops.count import TRAINING_MULTIPLE, UncountedOperatorError
+from bench.flops.meter import FlopMeter
+from bench.flops.sampling import count_sampling
 from bench.paradigm import Paradigm, TokenSpace
+from bench.randomness import Part, PartRandomness
 
 BATCH = 8
 BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)

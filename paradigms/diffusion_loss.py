@@ -14,7 +14,7 @@ from bench.conditioning import mix_branches
 from bench.paradigm import TokenSpace
 from paradigms.embedding import TimeEmbedding
 from paradigms.gaussian_diffusion import GaussianDiffusion, Prediction, respaced_steps
-from paradigms.heads import TokenHead
+from paradigms.token_head import TokenHead
 
 
 class HeadBlock(nn.Module):

@@ -9,33 +9,19 @@ the squared error that Li et al. 2024 name as the naive baseline. A head knows n
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.backbone import linear
 from bench.conditioning import mix_branches
 from bench.paradigm import TokenSpace
+from paradigms.diffusion_loss import DiffusionLoss
 from paradigms.sampling import draw
-
-
-class TokenHead(nn.Module, ABC):
-    """p(token | vector). Subclasses take the token space, D and their own keyword options."""
-
-    reads: ClassVar[Literal["latents", "codes"]]
-    loss_unit: ClassVar[str]
-
-    @abstractmethod
-    def loss(self, condition: Tensor, target: Tensor) -> Tensor:
-        """Loss per row (R,) for vectors (R, D) and tokens (R, C) float32 or (R,) int64."""
-
-    @abstractmethod
-    def sample(self, condition: Tensor, *, temperature: float, guidance: float, generator: torch.Generator) -> Tensor:
-        """Draw R tokens for vectors (R, D), or (2R, D) with the hidden branch second when guidance is not 1."""
+from paradigms.token_head import TokenHead
 
 
 class CrossEntropy(TokenHead):
@@ -158,8 +144,6 @@ def make_head(name: str, space: TokenSpace, width: int, options: Mapping[str, An
         ValueError: for an unknown head, or one that reads the other kind of tokens.
         TypeError: for options that it does not take.
     """
-    from paradigms.diffusion_loss import DiffusionLoss
-
     heads: dict[str, type[TokenHead]] = {
         "cross-entropy": CrossEntropy,
         "diffusion": DiffusionLoss,

@@ -27,7 +27,7 @@ from miniature import SAME
 from processes import workers_of
 from test_resume import start
 
-from bench.results import load_table
+from bench.results.table import load_table
 
 PAUSE_SECONDS = (0.1, 2.5)
 STOP_SECONDS = 2.0

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bench.data.shapes import ShapesWorld
+from bench.data.shapes_world import ShapesWorld
 
 torch.set_num_threads(1)
 

@@ -1,6 +1,6 @@
 """The smallest experiment that still runs every stage: four paradigms, one size, two rungs of a few 1e9 FLOPs."""
 
-from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
+from bench.config.experiment import Evaluation, Experiment, Method, Recipe, Size, grid
 
 MAR_OPTIONS = {"head_options": {"width": 32, "depth": 1, "steps": 4, "time_features": 32, "multiplier": 1, "clip": 4.0}}
 

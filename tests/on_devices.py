@@ -9,28 +9,30 @@ from pathlib import Path
 import torch
 from miniature import EXPERIMENT
 
-from bench import group, train
-from bench.config import Run
-from bench.instrument import open_instrument
-from bench.machine import free_port
-from bench.plan import _run
-from bench.train import InterruptedTrainingError, Segment, train_segment
+from bench.config.run import Run
+from bench.data.open import open_data
+from bench.plan.machine import free_port
+from bench.plan.plan import first_run
+from bench.train import checkpoint_callback, distributed, lightning_module, metrics_callback
+from bench.train.checkpoint_callback import InterruptedTrainingError
+from bench.train.loop import Segment, train_segment
 
-INSTRUMENT = open_instrument(EXPERIMENT.data)
+DATASET = open_data(EXPERIMENT.data)
 METHODS = {method.name: method for method in EXPERIMENT.methods}
 
 
 def make_run(paradigm: str) -> Run:
     """The paradigm's run of the miniature experiment, with batches of 8."""
-    run = _run(EXPERIMENT, METHODS[paradigm], EXPERIMENT.sizes[0], 10**9, INSTRUMENT)
+    run = first_run(EXPERIMENT, METHODS[paradigm], EXPERIMENT.sizes[0], 10**9, DATASET)
     return replace(run, recipe=replace(run.recipe, batch_size=8))
 
 
 def train_part(latents: Path, paradigm: str, root: Path, micro_batch: int | None, stop_at: float, signal_at: int | None) -> None:
     """Train in this process as its group says, noting every step."""
-    train.LOG_EVERY_STEPS, train.CHECKPOINT_SECONDS = 1, 1e9
+    lightning_module.LOG_EVERY_STEPS = metrics_callback.LOG_EVERY_STEPS = 1
+    checkpoint_callback.CHECKPOINT_SECONDS = 1e9
 
-    def report(progress: train.Progress) -> None:
+    def report(progress: metrics_callback.Progress) -> None:
         if progress.step == signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -38,8 +40,8 @@ def train_part(latents: Path, paradigm: str, root: Path, micro_batch: int | None
     part = Segment(
         run=make_run(paradigm),
         latents=latents,
-        space=INSTRUMENT.space(METHODS[paradigm].tokenizer),
-        conditions=INSTRUMENT.conditions,
+        space=DATASET.space(METHODS[paradigm].tokenizer),
+        conditions=DATASET.conditions,
         budget=stop_at,
         stop_at=stop_at,
         start=None,
@@ -51,12 +53,12 @@ def train_part(latents: Path, paradigm: str, root: Path, micro_batch: int | None
     try:
         train_segment(part, report, lambda _: None)
     except InterruptedTrainingError as error:
-        (root / f"interrupted-{group.current().rank}").write_text(str(error))
+        (root / f"interrupted-{distributed.current().rank}").write_text(str(error))
 
 
 def process(rank: int, size: int, address: str, *arguments: object) -> None:
     torch.set_num_threads(1)
-    group.join(rank, size, size, address)
+    distributed.join(rank, size, size, address)
     train_part(*arguments)  # type: ignore[arg-type]
     torch.distributed.destroy_process_group()
 

@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from bench.machine import free_port
+from bench.plan.machine import free_port
 
 PACKAGES = (
     "slurmctld slurmd slurm-client slurm-wlm-basic-plugins libhwloc15 libmunge2 libjson-c5 libyaml-0-2 liblua5.1-0 libnuma1 "

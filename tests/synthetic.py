@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from bench.results import COLUMNS
+from bench.results.columns import COLUMNS
 
 LAWS = {  # offset, value at 1e17 FLOPs less the offset, exponent
     "diffusion": (0.5, 20.0, 0.50),

@@ -13,8 +13,9 @@ import pytest
 from miniature import SAME
 from private_slurm import Slurm, UnavailableError
 
-from bench.cluster import parse_parameters
-from bench.results import load_table, read_lines
+from bench.files import read_lines
+from bench.results.table import load_table
+from bench.sweep.slurm import parse_parameters
 
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 240.0

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from on_devices import INSTRUMENT, METHODS, make_run, on_devices, train_part
+from on_devices import DATASET, METHODS, make_run, on_devices, train_part
 from processes import workers_of
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench import checkpoints
-from bench.data.cache import fill_cache
-from bench.division import Part, PartRandomness, micro_batches
-from bench.machine import num_cores
-from bench.results import load_table, read_lines
+from bench.data.latents import fill_cache
+from bench.files import read_lines
+from bench.plan.machine import num_cores
+from bench.randomness import Part, PartRandomness, micro_batches
+from bench.results.table import load_table
+from bench.train import checkpoint_files
 
 STEPS = 20
 
@@ -28,7 +29,7 @@ STEPS = 20
 def latents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {name: tmp_path_factory.mktemp(name) for name in {method.tokenizer for method in METHODS.values()}}
     for name, folder in folders.items():
-        fill_cache(folder, 64, INSTRUMENT.row_bytes(name), INSTRUMENT.encoder(name), lambda _: None, chunk=64)
+        fill_cache(folder, 64, DATASET.row_bytes(name), DATASET.encoder(name), lambda _: None, chunk=64)
     return folders
 
 
@@ -87,7 +88,7 @@ def test_a_signal_to_one_stops_all_and_another_division_goes_on(
     said = {(tmp_path / f"interrupted-{rank}").read_text() for rank in range(2)}
     assert len(said) == 1
     assert "at step 7" in said.pop() or "at step 8" in str(said)
-    assert len(checkpoints.numbered(tmp_path / "running")) == 1
+    assert len(checkpoint_files.numbered(tmp_path / "running")) == 1
     train_part(folder, paradigm, tmp_path, 2, budget, None)
     same_training(tmp_path, straight)
 

@@ -7,12 +7,12 @@ from spaces import CODES, CONDITIONS, LATENTS
 from torch import Tensor, nn
 
 from bench.backbone import Backbone, BackboneConfig, KeyValueCache, attend
-from bench.build import accelerate
 from bench.conditioning import Condition, Guidance
+from bench.model import compile_on_gpu
 from bench.paradigm import Paradigm
 from bench.registry import load
 from bench.testing import shake
-from bench.train import ExponentialMovingAverage
+from bench.train.ema import ExponentialMovingAverage
 
 BACKBONE = BackboneConfig(width=64, depth=4, num_heads=2)
 PARADIGMS = {"diffusion": LATENTS, "mar": LATENTS, "next-token": CODES, "masked-token": CODES}
@@ -150,7 +150,7 @@ def test_compiled_blocks_give_the_same_losses_and_gradients(name: str, monkeypat
     tokens, condition = batch_of(name, dropout=True)
     slow = make(name)
     monkeypatch.setenv("PARADIGM_BENCH_COMPILE", "1")
-    fast = accelerate(make(name))
+    fast = compile_on_gpu(make(name))
     assert fast.state_dict().keys() == slow.state_dict().keys()
     losses = [loss_of(paradigm, tokens, condition) for paradigm in (fast, slow)]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)

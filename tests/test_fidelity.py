@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from bench.data.render import render_captions
-from bench.data.shapes import ShapesWorld
+from bench.data.shapes_data import TokenizedShapes
+from bench.data.shapes_render import render_captions
+from bench.data.shapes_world import ShapesWorld
 from bench.evaluate import fidelity
-from bench.evaluate.clip import canonical_tokens
 from bench.evaluate.fidelity import (
     Reference,
     density_and_coverage,
@@ -21,12 +21,12 @@ from bench.evaluate.fidelity import (
     within_kernel,
 )
 from bench.evaluate.latency import measure_speed, percentile
-from bench.instrument.procedural import ProceduralInstrument
+from bench.evaluate.shapes_clip import canonical_tokens
 
 
 @pytest.fixture(scope="module")
-def instrument() -> ProceduralInstrument:
-    return ProceduralInstrument("shapes32")
+def dataset() -> TokenizedShapes:
+    return TokenizedShapes("shapes32")
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -113,11 +113,11 @@ def test_density_and_coverage_by_definition() -> None:
     assert density_and_coverage(np.repeat(a[:1], 1500, 0), b, neighbor_radius(b))[1] < 0.05
 
 
-def test_torch_fidelity_agrees_with_float64(instrument: ProceduralInstrument, world: ShapesWorld) -> None:
+def test_torch_fidelity_agrees_with_float64(dataset: TokenizedShapes, world: ShapesWorld) -> None:
     ids = np.resize(world.split_ids("test"), 400)
     real = torch.from_numpy(render_captions(world, ids, "test", 0))
     other = torch.from_numpy(render_captions(world, world.split_ids("held_out")[:400], "held_out", 5000))
-    network = instrument.features
+    network = dataset.features
     reference = Reference("test-reference", network.features(real))
     found = measure(network, other, reference)
     expected = frechet_distance(network.features(other), reference.features)
@@ -137,10 +137,10 @@ def test_torch_fidelity_agrees_with_float64(instrument: ProceduralInstrument, wo
     assert found.fid > 10 * same.fid
 
 
-def test_too_few_images_are_refused(instrument: ProceduralInstrument) -> None:
+def test_too_few_images_are_refused(dataset: TokenizedShapes) -> None:
     images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(ValueError, match="at least 20 images"):
-        measure(instrument.features, images, Reference("x", instrument.features.features(images)))
+        measure(dataset.features, images, Reference("x", dataset.features.features(images)))
 
 
 def test_few_images_in_many_channels_have_the_same_distance() -> None:
@@ -174,21 +174,21 @@ def test_no_jackknife_block_is_a_class() -> None:
         assert (np.bincount((np.arange(1000) % 10)[blocks == block], minlength=10) == 10).all()
 
 
-def test_clip_reads_its_captions(instrument: ProceduralInstrument, world: ShapesWorld) -> None:
+def test_clip_reads_its_captions(dataset: TokenizedShapes, world: ShapesWorld) -> None:
     """Two captions never share an embedding; a true caption beats one with the objects swapped."""
     ids = world.split_ids("test")
     tokens = torch.from_numpy(world.caption_tokens[ids])
     with torch.inference_mode():
-        read = instrument.clip.encode_captions(tokens)
-        seen = instrument.clip.encode_images(torch.from_numpy(render_captions(world, ids, "test", 0)))[1]
-        swapped = instrument.clip.encode_captions(tokens[:, [4, 5, 6, 3, 0, 1, 2]])
+        read = dataset.clip.encode_captions(tokens)
+        seen = dataset.clip.encode_images(torch.from_numpy(render_captions(world, ids, "test", 0)))[1]
+        swapped = dataset.clip.encode_captions(tokens[:, [4, 5, 6, 3, 0, 1, 2]])
     gram = read @ read.T - 2 * torch.eye(len(read))
     assert float(gram.max()) < 0.9999
     assert float(((seen * read).sum(1) > (seen * swapped).sum(1)).float().mean()) > 0.95
 
 
 def test_canonical_captions_rewrite_mirrored_relations() -> None:
-    from bench.data.shapes import SHAPES64
+    from bench.data.shapes_world import SHAPES64
 
     world = ShapesWorld(SHAPES64)
     below = torch.from_numpy(world.tokenize("a small red circle below a large blue ring"))[None]
@@ -209,12 +209,12 @@ def test_percentiles_need_enough_calls() -> None:
     assert speed.images_per_s_batch in (2, 4)
 
 
-def test_shipped_autoencoders_reach_the_ceiling(instrument: ProceduralInstrument, world: ShapesWorld) -> None:
-    from bench.evaluate.prompts import verify
+def test_shipped_autoencoders_reach_the_ceiling(dataset: TokenizedShapes, world: ShapesWorld) -> None:
+    from bench.evaluate.verifier import verify
 
     ids = np.resize(world.split_ids("held_out"), 1000)
     real = torch.from_numpy(render_captions(world, ids, "held_out", 0))
     for part in ("autoencoder-kl", "autoencoder-fsq"):
         with torch.inference_mode():
-            rebuilt = instrument.tokenizer(part).reconstruct(real)
+            rebuilt = dataset.tokenizer(part).reconstruct(real)
         assert verify(world, rebuilt.numpy(), ids).exact.mean() >= 0.99

@@ -9,17 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.fit import (
-    Law,
-    ScalingFit,
-    crossing,
-    fit_law,
-    fit_scaling,
-    fit_surface,
-    isoflop_minimum,
-    lacking,
-    seed_noise,
-)
+from bench.analysis.crossings import crossing, isoflop_minimum
+from bench.analysis.laws import Law, fit_law
+from bench.analysis.scaling import ScalingFit, fit_scaling, lacking, seed_noise
+from bench.analysis.surfaces import fit_surface
 
 BUDGETS = np.logspace(17, 19.5, 6)
 CHINCHILLA = {"A": 477.826, "B": 2143.42, "E": 1.817218, "alpha": 0.347310, "beta": 0.367172}

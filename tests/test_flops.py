@@ -8,15 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import Backbone, BackboneConfig, KeyValueCache
 from bench.conditioning import ConditionSpace
-from bench.flops import (
-    FlopMeter,
-    LossForward,
-    UncountedOperatorError,
-    count_forward,
-    count_sampling,
-    meta_batch,
-    num_parameters,
-)
+from bench.flops.count import UncountedOperatorError, count_forward, num_parameters
+from bench.flops.meter import FlopMeter, LossForward, meta_batch
+from bench.flops.sampling import count_sampling
 from bench.paradigm import TokenSpace
 from bench.registry import load
 from paradigms.diffusion import Diffusion

@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.__main__ import main
-from bench.config import parse_budget
-from bench.data.images import UnreadableError, decode_image
-from bench.results import Results, load_table, save_frame
+from bench.config.run import parse_budget
+from bench.data.image_files import UnreadableError, decode_image
+from bench.model import load_weights
+from bench.results.folder import Results
+from bench.results.table import load_table, save_frame
 from bench.tokenizers.pretrained import _from_checkpoint
-from bench.train import load_weights
 
 HERE = Path(__file__).parent
 FACTOR = int(os.environ.get("HOSTILE_EXAMPLES", "1"))

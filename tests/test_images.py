@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bench.config import Evaluation, ImageData, JudgeConfig, TextEncoderConfig
-from bench.data import cache, images
-from bench.data.cache import Encoded, TrainingData, fill_cache
-from bench.data.images import ImageSet, UnreadableError, decode_image
-from bench.data.text import TextEncoder
-from bench.evaluate import networks
-from bench.instrument.images import ImageInstrument
-from bench.tokenizers.config import PretrainedConfig, TokenizerConfig
+from bench.config.data import ImageData, JudgeConfig, TextEncoderConfig
+from bench.config.experiment import Evaluation
+from bench.config.tokenizers import PretrainedConfig, TokenizerConfig
+from bench.data import image_files, latents
+from bench.data.image_data import TokenizedImages
+from bench.data.image_files import ImageSet, UnreadableError, decode_image
+from bench.data.latents import Encoded, TrainingData, fill_cache
+from bench.data.text_encoder import TextEncoder
+from bench.evaluate import pretrained
 from bench.tokenizers.pretrained import load_pretrained, pretrained_hash
 
 NUM_EACH = 12
@@ -110,7 +111,7 @@ def test_unreadable_images_are_named(raw: bytes | str) -> None:
 
 
 def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 1000)
     with pytest.raises(UnreadableError, match="pixels"):
         decode_image(small_sets.encoded(Image.new("L", (40, 40))), 16)
 
@@ -152,7 +153,7 @@ def encoder(seen: list[int]) -> Callable[[range], Encoded]:
 
 
 def test_a_killed_encoding_resumes_at_the_first_missing_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(latents, "SHARD_BYTES", 1000)
     whole, resumed, seen = tmp_path / "whole", tmp_path / "resumed", []
     fill_cache(whole, 100, 50, encoder(seen), lambda _: None, chunk=8, max_skipped=20)
     assert seen == list(range(100))
@@ -432,7 +433,7 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "evil.pt"
     path.write_bytes(pickle.dumps({"model": Payload()}))
     config = PretrainedConfig(architecture="mar-kl16", source=str(path), stride=16, num_channels=16, resolution=16)
-    load = {"inception": lambda: networks.inception(str(path), "cpu"), "checkpoint": lambda: load_pretrained(config)}[read]
+    load = {"inception": lambda: pretrained.inception(str(path), "cpu"), "checkpoint": lambda: load_pretrained(config)}[read]
     with pytest.raises(ValueError, match="not executed"):
         load()
     assert not (tmp_path / "executed").exists()
@@ -469,7 +470,7 @@ def test_captions_become_features_whose_padding_is_zero(folder: Path) -> None:
 def test_inception_twice_gives_equal_numbers(folder: Path) -> None:
     """The real network with seeded weights, by torch-fidelity's own path: one file gives the same features, score and name."""
     pixels = torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    first, second = (networks.inception(str(folder / "inception.pth"), "cpu") for _ in range(2))
+    first, second = (pretrained.inception(str(folder / "inception.pth"), "cpu") for _ in range(2))
     features, logits = first.read(pixels)
     assert features.shape == (24, 2048)
     assert logits.shape == (24, 1008)
@@ -484,21 +485,21 @@ def test_missing_inception_says_where_to_put_it(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(ValueError, match=rf"weights-inception-2015.*at {tmp_path}.*--download"):
-        networks.inception("weights-inception-2015-12-05-6726825d.pth", "cpu")
+        pretrained.inception("weights-inception-2015-12-05-6726825d.pth", "cpu")
 
 
 def test_clip_and_dinov2_see_images_and_captions(folder: Path) -> None:
     names = sorted(small_sets.COLORS)
     pixels = torch.from_numpy(np.stack([decode_image(small_sets.encoded(small_sets.picture(c, 3)), 16) for c in names]))
-    score = networks.ClipScore(str(folder / "clip"), "cpu")
+    score = pretrained.ClipScore(str(folder / "clip"), "cpu")
     both = np.array([score(pixels, [f"a {color} picture"] * 3) for color in names])
     assert np.abs(both).max() <= 1
     assert np.ptp(both, axis=0).min() > 1e-3  # depends on the caption
     assert np.ptp(both, axis=1).min() > 1e-6  # and on the image
-    dinov2 = networks.dinov2(str(folder / "dinov2"), "cpu")
+    dinov2 = pretrained.dinov2(str(folder / "dinov2"), "cpu")
     assert dinov2.features(pixels).shape == (3, 16)
     with pytest.raises(ValueError, match=r"open_clip:ARCHITECTURE:PRETRAINED|open-clip"):
-        networks.ClipScore("open_clip:ViT", "cpu")
+        pretrained.ClipScore("open_clip:ViT", "cpu")
 
 
 def test_an_image_experiment_survives_json(folder: Path) -> None:
@@ -506,21 +507,21 @@ def test_an_image_experiment_survives_json(folder: Path) -> None:
 
     data = image_data("coco", folder, tokenizers={"grouped": TokenizerConfig(part="kl", group=2)})
     assert ImageData.from_dict(json.loads(json.dumps(asdict(data)))) == data
-    instrument = ImageInstrument(data)
-    assert instrument.space("grouped").channels == 16
-    moved = ImageInstrument(image_data("coco", folder, path="/elsewhere"))
-    assert moved.data_id == ImageInstrument(image_data("coco", folder)).data_id
-    assert ImageInstrument(image_data("coco", folder, flip=False)).data_id != moved.data_id
+    dataset = TokenizedImages(data)
+    assert dataset.space("grouped").channels == 16
+    moved = TokenizedImages(image_data("coco", folder, path="/elsewhere"))
+    assert moved.data_id == TokenizedImages(image_data("coco", folder)).data_id
+    assert TokenizedImages(image_data("coco", folder, flip=False)).data_id != moved.data_id
 
 
 def test_published_statistics_replace_the_reference(folder: Path, tmp_path: Path) -> None:
     """An .npz of the reference's own mean and covariance gives the same distance as the images; wrong files are refused."""
-    from bench.results import Results
+    from bench.results.folder import Results
 
     def judge(statistics: str) -> object:
         chosen = JudgeConfig(inception=str(folder / "inception.pth"), reference_statistics=statistics)
         settings = Evaluation(num_samples=24, num_validation=24, num_reference=24)
-        return ImageInstrument(image_data("imagefolder", folder, judge=chosen)).judge(settings, Results(tmp_path))
+        return TokenizedImages(image_data("imagefolder", folder, judge=chosen)).judge(settings, Results(tmp_path))
 
     plain = judge("")
     features = plain.reference.features  # type: ignore[attr-defined]
@@ -545,19 +546,19 @@ def test_published_statistics_replace_the_reference(folder: Path, tmp_path: Path
 def test_run_ids_change_with_the_weights_not_with_their_place(folder: Path, tmp_path: Path) -> None:
     import shutil
 
-    first = ImageInstrument(image_data("imagefolder", folder)).tokenizer_hash("kl")
+    first = TokenizedImages(image_data("imagefolder", folder)).tokenizer_hash("kl")
     shutil.copytree(folder / "vae", tmp_path / "vae")
     tiny = PretrainedConfig(architecture="AutoencoderKL", source=str(tmp_path / "vae"), stride=4, num_channels=4)
-    assert ImageInstrument(image_data("imagefolder", folder, autoencoders={"kl": tiny})).tokenizer_hash("kl") == first
+    assert TokenizedImages(image_data("imagefolder", folder, autoencoders={"kl": tiny})).tokenizer_hash("kl") == first
     weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
-    assert ImageInstrument(image_data("imagefolder", folder, autoencoders={"kl": tiny})).tokenizer_hash("kl") != first
+    assert TokenizedImages(image_data("imagefolder", folder, autoencoders={"kl": tiny})).tokenizer_hash("kl") != first
 
 
 def test_an_imagefolder_may_have_captions(folder: Path, tmp_path: Path) -> None:
     """metadata.jsonl beside the images: file_name and a caption."""
     images = tmp_path / "train"
-    images.mkdir()
+    image_files.mkdir()
     lines = []
     for name, color, _, content in small_sets.samples(3):
         (images / name).write_bytes(content)
@@ -570,5 +571,5 @@ def test_an_imagefolder_may_have_captions(folder: Path, tmp_path: Path) -> None:
     assert len(pixels) == 9
     assert not skipped
     assert sorted(set(captions)) == [f"a {color} picture" for color in sorted(small_sets.COLORS)]
-    found = ImageInstrument(data).tokens_of(captions[:2])
+    found = TokenizedImages(data).tokens_of(captions[:2])
     assert found.shape == (2, 5, 16)

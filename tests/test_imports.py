@@ -1,6 +1,9 @@
-"""Imports run one way, and the command line starts without torch."""
+"""Imports run one way along the pipeline, and the command line starts without torch. Imports inside functions and under
+TYPE_CHECKING count."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,21 +12,49 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED_FOR_PARADIGMS = {"bench.paradigm", "bench.backbone", "bench.conditioning"}
+LONGEST_FILE = 300
 
-
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+NEVER = {
+    "config": "flops data tokenizers plan train evaluate results sweep analysis report prepare cli speed torch",
+    "flops": "data plan train evaluate results sweep analysis report prepare cli speed",
+    "tokenizers": "data plan train evaluate results sweep analysis report prepare cli speed",
+    "data": "plan train evaluate results sweep analysis report prepare cli speed",
+    "plan": "train evaluate sweep analysis report prepare cli speed",
+    "results": "data tokenizers plan train evaluate sweep analysis report prepare cli speed torch",
+    "train": "plan evaluate sweep analysis report prepare cli speed",
+    "evaluate": "plan train sweep analysis report prepare cli speed",
+    "analysis": "config flops data tokenizers plan train evaluate sweep report prepare cli speed torch pathlib",
+    "report": "flops data tokenizers plan train evaluate sweep prepare cli speed torch",
+    "sweep": "prepare cli speed",
+    "prepare": "plan train sweep analysis report cli speed",
+    "cli": "speed",
+}
+"""Per room the rooms, and packages, that it never imports."""
 
 
 def modules(folder: str) -> list[Path]:
     found = sorted((ROOT / folder).rglob("*.py"))
     assert found
+    return found
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {name_of(path): path for folder in ("bench", "paradigms") for path in modules(folder)}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports; of `from package import name`, package.name where that is a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & FILES.keys()) or {node.module}
     return found
 
 
@@ -38,14 +69,53 @@ def test_bench_reaches_paradigms_by_the_registry_alone(path: Path) -> None:
     assert not {name for name in imports(path) if name.split(".")[0] in ("paradigms", "experiments")}
 
 
-@pytest.mark.parametrize(
-    ("name", "forbidden"), [("plot", {"torch", "pathlib", "bench.results"}), ("results", {"torch"}), ("config", {"torch"})]
-)
-def test_numbers_and_files_stay_apart(name: str, forbidden: set[str]) -> None:
-    assert not imports(ROOT / "bench" / f"{name}.py") & forbidden
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {name: (imports(path) & FILES.keys()) - {name} for name, path in FILES.items()}
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("room", NEVER)
+def test_arrows_between_rooms_run_one_way(room: str) -> None:
+    forbidden = {name if name in ("torch", "pathlib") else f"bench.{name}" for name in NEVER[room].split()}
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(f"bench/{room}")
+        for name in imports(path)
+        if any(name == other or name.startswith(f"{other}.") for other in forbidden)
+    }
+    assert not wrong
+
+
+def test_nothing_lies_flat_but_entry_contract_and_ground_floor() -> None:
+    flat = {path.stem for path in (ROOT / "bench").glob("*.py")}
+    contract = {"paradigm", "backbone", "conditioning", "registry", "testing"}
+    ground = {"errors", "files", "hub", "model", "processor", "progress", "randomness"}
+    assert flat <= {"__init__", "__main__"} | contract | ground
+
+
+@pytest.mark.parametrize("path", [*modules("bench"), *modules("paradigms")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_needs_scrolling_back(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+
+
+FILE_NAME = re.compile(r"^[\w./-]*\.(json|jsonl|csv|ckpt|safetensors|html|txt|lock)$")
+OWN_FILES = {"results/folder.py", "data/latents.py", "data/base.py", "hub.py", "evaluate/pretrained.py", "cli/scaffold.py"}
+"""Files that may name a file: of the results folder the first alone; the others name those of other folders."""
+
+
+@pytest.mark.parametrize("path", modules("bench"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_one_room_alone_knows_the_file_names_of_a_results_folder(path: Path) -> None:
+    inside = path.relative_to(ROOT / "bench").as_posix()
+    if inside in OWN_FILES or inside.split("/")[0] in ("prepare", "tokenizers", "speed"):
+        return
+    texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    assert not {text for text in texts if isinstance(text, str) and FILE_NAME.match(text)}
 
 
 def test_help_imports_no_torch() -> None:
-    code = "import sys; from bench.__main__ import build_parser; build_parser().format_help(); print('torch' in sys.modules)"
+    code = "import sys; from bench.cli.parser import build_parser; build_parser().format_help(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"

@@ -11,7 +11,7 @@ import pytest
 import small_sets
 from PIL import Image
 
-from bench.results import finished_rows, load_table
+from bench.results.table import finished_rows, load_table
 
 NUM_EACH = 16
 SETTINGS = {
@@ -131,12 +131,12 @@ def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> N
     assert "own.safetensors is missing; make it with `paradigm-bench prepare" in done.stderr
     assert not (out / "experiment.json").exists()
     code = (
-        "from bench.__main__ import load_experiment; from bench.instrument import open_instrument\n"
+        "from bench.config.file import load_experiment; from bench.data.open import open_data\n"
         "from bench.prepare import Recipe, train_parts; from bench.progress import Display\n"
-        f"instrument = open_instrument(load_experiment({str(root / 'parquet.py')!r}, {str(root / 'parquet')!r}).data)\n"
+        f"dataset = open_data(load_experiment({str(root / 'parquet.py')!r}, {str(root / 'parquet')!r}).data)\n"
         "recipe = Recipe(autoencoder_steps=200, classifier_steps=300, classifier_batch_images=16)\n"
-        "train_parts(instrument, recipe, instrument.parts, Display(quiet=True))\n"
-        "print(instrument.classifier.accuracy)"
+        "train_parts(dataset, recipe, dataset.parts, Display(quiet=True))\n"
+        "print(dataset.classifier.accuracy)"
     )
     places = {"PARADIGM_BENCH_CACHE": str(root / "cache"), "HF_HOME": str(root / "hub")}
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **places})
@@ -156,11 +156,11 @@ def test_plan_needs_neither_data_nor_weights(tmp_path: Path) -> None:
     971 at its mean mask, less 58 that the published code spends on tokens whose loss it drops."""
     places = {"PARADIGM_BENCH_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub")}
     code = (
-        "import json; from bench.__main__ import load_experiment; from bench.instrument import open_instrument\n"
+        "import json; from bench.config.file import load_experiment; from bench.data.open import open_data\n"
         "from bench.plan import _run, count_run; from bench.build import build_meta\n"
         "out = {}\n"
         "for name, method, size in (('imagenet256', 'diffusion-kl-8', 2), ('imagenet256_mar', 'mar-diffloss', 0)):\n"
-        "    e = load_experiment(name); i = open_instrument(e.data); m = {m.name: m for m in e.methods}[method]\n"
+        "    e = load_experiment(name); i = open_data(e.data); m = {m.name: m for m in e.methods}[method]\n"
         "    run = _run(e, m, e.sizes[size], 10**20, i)\n"
         "    out[method] = count_run(run, build_meta(run, i.space(m.tokenizer), i.conditions), i.conditions).dense / 1e9\n"
         "print(json.dumps(out))"

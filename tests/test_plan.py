@@ -3,13 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from bench.__main__ import load_experiment
-from bench.config import Experiment, Run, parse_budget
-from bench.data.cache import step_seed
-from bench.instrument import open_instrument
-from bench.machine import check_memory
-from bench.plan import PLAN_COLUMNS, Plan, make_plan
-from bench.train import power_function_exponent
+from bench.config.experiment import Experiment
+from bench.config.file import load_experiment
+from bench.config.run import Run, parse_budget
+from bench.data.open import open_data
+from bench.plan.machine import check_memory
+from bench.plan.plan import PLAN_COLUMNS, Plan, make_plan
+from bench.randomness import step_seed
+from bench.train.ema import power_function_exponent
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def experiment() -> Experiment:
 
 @pytest.fixture(scope="module")
 def plan(experiment: Experiment) -> Plan:
-    return make_plan(experiment, round(experiment.budget), open_instrument(experiment.data))
+    return make_plan(experiment, round(experiment.budget), open_data(experiment.data))
 
 
 def test_every_run_is_planned_once(plan: Plan, experiment: Experiment) -> None:
@@ -54,9 +55,9 @@ def test_hours_add_up_to_the_flops_that_run(plan: Plan) -> None:
 
 def test_a_budget_that_cannot_be_met_is_refused_with_one_that_can(experiment: Experiment) -> None:
     with pytest.raises(ValueError, match=r"BUDGET is too small: .* use BUDGET=([\d.e+]+) or more") as caught:
-        make_plan(experiment, 10**9, open_instrument(experiment.data))
+        make_plan(experiment, 10**9, open_data(experiment.data))
     enough = float(str(caught.value).split("use BUDGET=")[1].split()[0])
-    make_plan(experiment, round(enough), open_instrument(experiment.data))
+    make_plan(experiment, round(enough), open_data(experiment.data))
 
 
 def test_years_are_refused_with_the_largest_budget_that_fits(plan: Plan) -> None:
@@ -97,7 +98,7 @@ def test_foreign_json_is_refused() -> None:
 
 def test_the_hard_preset_is_planned() -> None:
     experiment = load_experiment("shapes64")
-    plan = make_plan(experiment, round(experiment.budget), open_instrument(experiment.data))
+    plan = make_plan(experiment, round(experiment.budget), open_data(experiment.data))
     assert {p.run.data.split("@")[0] for p in plan.runs} == {"shapes64"}
     assert plan.frame["flops_per_image"].min() > 1e8
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.results import finished_rows, load_table
-from bench.scaffold import write_plugin
+from bench.cli.scaffold import write_plugin
+from bench.results.table import finished_rows, load_table
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "absorbing-diffusion"

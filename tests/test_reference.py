@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from bench.analysis import METRICS, best_per_budget
-from bench.results import finished_rows, load_table
+from bench.analysis.metrics import METRICS, best_per_budget
+from bench.results.table import finished_rows, load_table
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "shapes-cpu"

@@ -12,11 +12,13 @@ import pytest
 import synthetic
 from matplotlib.figure import Figure
 
-from bench import plot
-from bench.analysis import Analysis, analyse, difference
-from bench.claims import judge, summary
-from bench.report import write_report
-from bench.results import COLUMNS, Results, column_dictionary, load_table
+from bench.analysis.claims import judge, summary
+from bench.analysis.comparison import Analysis, analyse, difference
+from bench.report import figures
+from bench.report.page import write_report
+from bench.results.columns import COLUMNS, column_dictionary
+from bench.results.folder import Results
+from bench.results.table import load_table
 
 BUDGETS = np.logspace(17, 19.5, 6)
 
@@ -154,7 +156,7 @@ def test_equal_tables_give_equal_files(report: Results, tmp_path: Path) -> None:
 
 
 def test_every_axis_is_named(analysis: Analysis) -> None:
-    for name, draw in plot.all_figures(analysis).items():
+    for name, draw in figures.all_figures(analysis).items():
         figure = draw()
         assert isinstance(figure, Figure)
         axes = [a for a in figure.axes if a.get_visible()]

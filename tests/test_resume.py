@@ -17,31 +17,35 @@ from miniature import EXPERIMENT, SAME
 from processes import alive, children, workers_of
 from safetensors.torch import load_file
 
-from bench import checkpoints, train
-from bench.data.cache import fill_cache
-from bench.instrument import open_instrument
-from bench.plan import _run
-from bench.results import load_table, read_lines
-from bench.train import InterruptedTrainingError, Progress, Segment, Trained, train_segment
+from bench.data.latents import fill_cache
+from bench.data.open import open_data
+from bench.files import read_lines
+from bench.plan.plan import first_run
+from bench.results.table import load_table
+from bench.train import checkpoint_callback, checkpoint_files, lightning_module, metrics_callback
+from bench.train.checkpoint_callback import InterruptedTrainingError
+from bench.train.loop import Segment, Trained, train_segment
+from bench.train.metrics_callback import Progress
 
 HERE = Path(__file__).parent
-INSTRUMENT = open_instrument(EXPERIMENT.data)
+DATASET = open_data(EXPERIMENT.data)
 METHOD = {m.name: m for m in EXPERIMENT.methods}["mar"]  # random shapes, a mask and a head with noise: the most that can go wrong
-RUN = _run(EXPERIMENT, METHOD, EXPERIMENT.sizes[0], 10**9, INSTRUMENT)
+RUN = first_run(EXPERIMENT, METHOD, EXPERIMENT.sizes[0], 10**9, DATASET)
 
 
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("latents")
-    fill_cache(folder, 64, INSTRUMENT.row_bytes("autoencoder-kl"), INSTRUMENT.encoder("autoencoder-kl"), lambda _: None, chunk=64)
+    fill_cache(folder, 64, DATASET.row_bytes("autoencoder-kl"), DATASET.encoder("autoencoder-kl"), lambda _: None, chunk=64)
     return folder
 
 
 @pytest.fixture(autouse=True, scope="module")
 def frequent() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(train, "LOG_EVERY_STEPS", 5)
+        patch.setattr(checkpoint_callback, "CHECKPOINT_SECONDS", 0.0)
+        for module in (lightning_module, metrics_callback):
+            patch.setattr(module, "LOG_EVERY_STEPS", 5)
         yield
 
 
@@ -52,8 +56,8 @@ def segment(latents: Path, root: Path, report: Callable[[Progress], None] = lamb
     part = Segment(
         run=RUN,
         latents=latents,
-        space=INSTRUMENT.space("autoencoder-kl"),
-        conditions=INSTRUMENT.conditions,
+        space=DATASET.space("autoencoder-kl"),
+        conditions=DATASET.conditions,
         budget=1e9,
         stop_at=1e9,
         start=None,
@@ -97,7 +101,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(latents: Path, straight: Pat
     for step in (10, 35, 36, 60):
         with pytest.raises(KilledError):
             segment(latents, tmp_path, dies_at(step))
-        assert len(checkpoints.numbered(tmp_path / "running")) == 2
+        assert len(checkpoint_files.numbered(tmp_path / "running")) == 2
     done, said = segment(latents, tmp_path)
     assert done.steps > 65
     assert not said
@@ -111,12 +115,12 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
 ) -> None:
     with pytest.raises(KilledError):
         segment(latents, tmp_path, dies_at(50))
-    found = [path for _, path in checkpoints.numbered(tmp_path / "running")]
+    found = [path for _, path in checkpoint_files.numbered(tmp_path / "running")]
     hit = found if damage == "both flipped" else found[-1:]
     for path in hit:
         content = bytearray(path.read_bytes())
         if damage == "no hash":
-            checkpoints.hash_file(path).unlink()
+            checkpoint_files.hash_file(path).unlink()
             continue
         content[len(content) // 2] ^= 1
         path.write_bytes({"newest cut": content[: len(content) // 3], "empty": b""}.get(damage, bytes(content)))
@@ -130,7 +134,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
 def test_signals_stop_within_one_step_with_a_checkpoint(
     latents: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(checkpoint_callback, "CHECKPOINT_SECONDS", 1e9)
 
     def report(progress: Progress) -> None:
         if progress.step == 40:
@@ -138,7 +142,7 @@ def test_signals_stop_within_one_step_with_a_checkpoint(
 
     with pytest.raises(InterruptedTrainingError, match=r"at step 4[01]"):
         segment(latents, tmp_path, report)
-    assert len(checkpoints.numbered(tmp_path / "running")) == 1
+    assert len(checkpoint_files.numbered(tmp_path / "running")) == 1
     segment(latents, tmp_path)
     same_bits(tmp_path, straight)
 
@@ -150,7 +154,7 @@ def test_a_checkpoint_with_a_payload_is_not_executed(latents: Path, tmp_path: Pa
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "running" / "5.ckpt"
-    checkpoints.write(path, lambda temporary: temporary.write_bytes(pickle.dumps({"global_step": Payload()})) and None)
+    checkpoint_files.write(path, lambda temporary: temporary.write_bytes(pickle.dumps({"global_step": Payload()})) and None)
     with pytest.raises(pickle.UnpicklingError):
         segment(latents, tmp_path)
     assert not (tmp_path / "executed").exists()
@@ -161,11 +165,11 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    checkpoints.write(tmp_path / "1.ckpt", lambda temporary: temporary.write_bytes(b"whole") and None)
+    checkpoint_files.write(tmp_path / "1.ckpt", lambda temporary: temporary.write_bytes(b"whole") and None)
     with pytest.raises(OSError, match="No space"):
-        checkpoints.write(tmp_path / "2.ckpt", full)
+        checkpoint_files.write(tmp_path / "2.ckpt", full)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.ckpt", "1.ckpt.sha256"]
-    assert checkpoints.is_whole(tmp_path / "1.ckpt")
+    assert checkpoint_files.is_whole(tmp_path / "1.ckpt")
 
 
 # -- whole sweeps

@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from bench.data.render import render_split, signed_distance
-from bench.data.shapes import RGB, SHAPES, SHAPES32, SHAPES64, SPLITS, ShapesConfig, ShapesWorld
+from bench.data.shapes_render import render_split, signed_distance
+from bench.data.shapes_world import RGB, SHAPES, SHAPES32, SHAPES64, SPLITS, ShapesConfig, ShapesWorld
 
 FIRST_100_TRAINING_IMAGES = {
     "shapes32": "f7d56316d5853bf9ae74c1c153dadb159193dc0609de68deee67f2d560d95d17",

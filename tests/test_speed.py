@@ -5,11 +5,11 @@ import pytest
 import torch
 from spaces import CODES, CONDITIONS
 
-from bench.__main__ import load_experiment
 from bench.backbone import BackboneConfig
 from bench.conditioning import Condition
-from bench.instrument import open_instrument
-from bench.plan import _run
+from bench.config.file import load_experiment
+from bench.data.open import open_data
+from bench.plan.plan import first_run
 from bench.speed.growth import draw, peak_bytes, series
 from bench.speed.published import measure_published, ours, published
 from bench.speed.sampling import sample_without_cache
@@ -50,12 +50,12 @@ def test_rounds_warm_up_and_interleave() -> None:
 
 
 def test_a_bare_step_trains_the_runs_model() -> None:
-    experiment, instrument = load_experiment("shapes"), open_instrument("shapes32")
+    experiment, dataset = load_experiment("shapes"), open_data("shapes32")
     method = experiment.methods[0]
-    run = _run(experiment, method, experiment.sizes[0], 10**12, instrument)
-    space = instrument.space(method.tokenizer)
-    bare_step(run, space, instrument)(0)
-    assert flops_of_step(run, space, instrument, 0) > 6 * 4 * 12 * run.width**2 * space.num_tokens
+    run = first_run(experiment, method, experiment.sizes[0], 10**12, dataset)
+    space = dataset.space(method.tokenizer)
+    bare_step(run, space, dataset)(0)
+    assert flops_of_step(run, space, dataset, 0) > 6 * 4 * 12 * run.width**2 * space.num_tokens
     product, flops = products(64, 128, torch.float32)
     assert [part.shape for part in product()] == [(128, 256)]
     assert flops == 2 * 128 * 64 * 256

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.results import COLUMNS, Results, build_table, finished_rows, load_table
+from bench.results.columns import COLUMNS
+from bench.results.folder import Results
+from bench.results.table import build_table, finished_rows, load_table
 
 HERE = Path(__file__).parent
 MAY_BE_EMPTY = {"error", "git_sha", "latency_ms_b1_p90", "sampler_steps", "sampler_options"}
@@ -82,7 +84,7 @@ def test_budgets_are_met(swept: tuple) -> None:
 
 
 def test_every_paradigm_saw_the_same_images(swept: tuple) -> None:
-    from bench.data.cache import TrainingData
+    from bench.data.latents import TrainingData
 
     files = sorted((swept[0] / "cache").glob("latents-*"))
     assert len(files) == 2

@@ -4,26 +4,26 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data.render import render_split
-from bench.instrument.procedural import ProceduralInstrument
+from bench.config.tokenizers import TOKENIZERS, AutoencoderConfig, TokenizerConfig
+from bench.data.shapes_data import TokenizedShapes
+from bench.data.shapes_render import render_split
 from bench.tokenizers.autoencoder import Autoencoder
-from bench.tokenizers.config import TOKENIZERS, AutoencoderConfig, TokenizerConfig
 from bench.tokenizers.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
-def instrument() -> ProceduralInstrument:
-    return ProceduralInstrument("shapes32")
+def dataset() -> TokenizedShapes:
+    return TokenizedShapes("shapes32")
 
 
 @pytest.fixture(scope="module")
-def images(instrument: ProceduralInstrument) -> torch.Tensor:
-    return torch.from_numpy(render_split(instrument.world, "test", np.arange(256))[0])
+def images(dataset: TokenizedShapes) -> torch.Tensor:
+    return torch.from_numpy(render_split(dataset.world, "test", np.arange(256))[0])
 
 
 @pytest.mark.parametrize("name", sorted(TOKENIZERS))
-def test_tokens_fit_their_space(instrument: ProceduralInstrument, images: torch.Tensor, name: str) -> None:
-    tokenizer, space = instrument.tokenizer(name), instrument.space(name)
+def test_tokens_fit_their_space(dataset: TokenizedShapes, images: torch.Tensor, name: str) -> None:
+    tokenizer, space = dataset.tokenizer(name), dataset.space(name)
     with torch.inference_mode():
         stored = tokenizer.encode(images)
         rebuilt = tokenizer.reconstruct(images)
@@ -37,9 +37,9 @@ def test_tokens_fit_their_space(instrument: ProceduralInstrument, images: torch.
 
 
 @pytest.mark.parametrize("name", [name for name, config in TOKENIZERS.items() if name != "autoencoder-fsq"])
-def test_latents_are_whitened(instrument: ProceduralInstrument, images: torch.Tensor, name: str) -> None:
+def test_latents_are_whitened(dataset: TokenizedShapes, images: torch.Tensor, name: str) -> None:
     """Mean 0 and variance 1 per channel over posterior samples."""
-    tokenizer = instrument.tokenizer(name)
+    tokenizer = dataset.tokenizer(name)
     with torch.inference_mode():
         mean, std = tokenizer.encode(images).chunk(2, dim=2)
     variance = mean.var((0, 1)) + std.square().mean((0, 1))
@@ -47,9 +47,9 @@ def test_latents_are_whitened(instrument: ProceduralInstrument, images: torch.Te
     assert variance.mean() == pytest.approx(1.0, abs=0.1)
 
 
-def test_grouping_is_a_rearrangement(instrument: ProceduralInstrument, images: torch.Tensor) -> None:
+def test_grouping_is_a_rearrangement(dataset: TokenizedShapes, images: torch.Tensor) -> None:
     """Group (row, column) holds its 2 x 2 tokens in raster order, and decoding takes them apart again."""
-    plain, grouped = instrument.tokenizer("autoencoder-kl"), instrument.tokenizer("autoencoder-kl-grouped")
+    plain, grouped = dataset.tokenizer("autoencoder-kl"), dataset.tokenizer("autoencoder-kl-grouped")
     with torch.inference_mode():
         fine = plain.encode(images).chunk(2, dim=2)[0].unflatten(1, (4, 4))
         coarse = grouped.encode(images).chunk(2, dim=2)[0].unflatten(1, (2, 2))
@@ -59,10 +59,10 @@ def test_grouping_is_a_rearrangement(instrument: ProceduralInstrument, images: t
         assert torch.equal(coarse[:, row, column], block)
 
 
-def test_latents_before_quantization_decode_to_the_same_image(instrument: ProceduralInstrument, images: torch.Tensor) -> None:
+def test_latents_before_quantization_decode_to_the_same_image(dataset: TokenizedShapes, images: torch.Tensor) -> None:
     with torch.inference_mode():
-        before = instrument.tokenizer("autoencoder-fsq-latents").reconstruct(images)
-        after = instrument.tokenizer("autoencoder-fsq").reconstruct(images)
+        before = dataset.tokenizer("autoencoder-fsq-latents").reconstruct(images)
+        after = dataset.tokenizer("autoencoder-fsq").reconstruct(images)
     differing = (before != after).flatten(1).any(1).float().mean()
     assert float(differing) < 0.02  # a latent on a rounding edge may fall to the other side
 
@@ -78,6 +78,6 @@ def test_a_stride_8_autoencoder_groups_to_the_published_grid() -> None:
         assert tokenizer.reconstruct(images).shape == images.shape
 
 
-def test_unknown_tokenizers_get_the_nearest(instrument: ProceduralInstrument) -> None:
+def test_unknown_tokenizers_get_the_nearest(dataset: TokenizedShapes) -> None:
     with pytest.raises(ValueError, match="did you mean 'autoencoder-kl'"):
-        instrument.space("autoencoder-k")
+        dataset.space("autoencoder-k")

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from bench.card import BREAKERS, measure_verifier
-from bench.data.render import render_split
-from bench.data.shapes import SHAPES64, ShapesWorld
-from bench.evaluate.prompts import verify
+from bench.data.shapes_render import render_split
+from bench.data.shapes_world import SHAPES64, ShapesWorld
+from bench.evaluate.verifier import verify
+from bench.prepare.broken_shapes import BREAKERS
+from bench.prepare.quality import measure_verifier
 
 
 @pytest.fixture(scope="module")

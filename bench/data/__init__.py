@@ -1,1 +1,1 @@
-"""Data sets and the latent cache."""
+"""Data sets, and their images as tokens."""

@@ -1,1 +1,1 @@
-"""What is measured on a trained model."""
+"""Sampling trained runs and scoring what they draw."""

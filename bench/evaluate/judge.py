@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.config import Evaluation
+from bench.config.experiment import Evaluation
+from bench.data.base import TokenizedData
 from bench.evaluate import fidelity
-from bench.instrument import Instrument
-from bench.results import Results, write_text
+from bench.files import write_text
+from bench.results.folder import Results
 
 RECONSTRUCTED_AT_ONCE = 256
 
@@ -31,9 +32,9 @@ class Judge(ABC):
     selection: dict[str, Callable[[dict[str, Any]], Any]]
     """The metrics that a sampler setting is chosen for, with what ranks the validation rows; prompt following first."""
 
-    def __init__(self, instrument: Instrument, settings: Evaluation, results: Results) -> None:
-        self.instrument, self.settings, self.results = instrument, settings, results
-        self.protocol = instrument.protocol(settings)
+    def __init__(self, dataset: TokenizedData, settings: Evaluation, results: Results) -> None:
+        self.dataset, self.settings, self.results = dataset, settings, results
+        self.protocol = dataset.protocol(settings)
 
     @abstractmethod
     def conditions(self, split: str, num: int) -> Tensor:
@@ -91,7 +92,7 @@ class Judge(ABC):
             if found is None:
                 return {}
             real, about = found
-            model = self.instrument.tokenizer(tokenizer)
+            model = self.dataset.tokenizer(tokenizer)
             with torch.inference_mode():
                 rebuilt = torch.cat([model.reconstruct(part) for part in real.split(RECONSTRUCTED_AT_ONCE)])
             floor = self.fidelity(real)
@@ -102,7 +103,7 @@ class Judge(ABC):
                 **self.ceiling(rebuilt, about),
             }
 
-        return self.cached(f"floors-{tokenizer}-{self.instrument.tokenizer_hash(tokenizer)}-{self.protocol}", compute)
+        return self.cached(f"floors-{tokenizer}-{self.dataset.tokenizer_hash(tokenizer)}-{self.protocol}", compute)
 
     def cached(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A small JSON record of the results folder, computed at the first use."""

@@ -13,13 +13,12 @@ import matplotlib
 import pandas as pd
 import torch
 
-from bench.__main__ import DEFAULT_EXPERIMENT, load_experiment
-from bench.instrument import open_instrument
-from bench.instrument.procedural import ProceduralInstrument
-from bench.job import git_sha
-from bench.machine import Machine, this_machine
-from bench.registry import nearest
-from bench.results import save_frame
+from bench.config.file import DEFAULT_EXPERIMENT, load_experiment
+from bench.data.open import open_data
+from bench.data.shapes_data import TokenizedShapes
+from bench.errors import nearest
+from bench.plan.machine import Machine, git_sha, this_machine
+from bench.results.table import save_frame
 from bench.speed import growth, published, reporting, sampling, setup, training
 from bench.speed.timing import REPEATS
 
@@ -49,19 +48,19 @@ def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
         ValueError: for an unknown name.
     """
     experiment = load_experiment(DEFAULT_EXPERIMENT)
-    instrument = open_instrument(experiment.data)
-    assert isinstance(instrument, ProceduralInstrument)
+    dataset = open_data(experiment.data)
+    assert isinstance(dataset, TokenizedShapes)
     measures = {
-        "training": lambda: training.measure_training(experiment, instrument, machine),
-        "overhead": lambda: training.measure_overhead(experiment, instrument),
-        "sampling": lambda: sampling.measure_sampling(experiment, instrument),
+        "training": lambda: training.measure_training(experiment, dataset, machine),
+        "overhead": lambda: training.measure_overhead(experiment, dataset),
+        "sampling": lambda: sampling.measure_sampling(experiment, dataset),
         "cache": sampling.measure_cache,
         "published": published.measure_published,
         "set-up": setup.measure_commands,
-        "evaluation": lambda: setup.measure_evaluation(instrument),
+        "evaluation": lambda: setup.measure_evaluation(dataset),
         "report": reporting.measure_report,
         "latents": reporting.measure_cache,
-        "growth": lambda: growth.measure_growth(experiment, instrument),
+        "growth": lambda: growth.measure_growth(experiment, dataset),
     }
     for name in parts or list(measures):
         if name not in measures:

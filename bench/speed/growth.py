@@ -14,13 +14,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.backbone import Backbone, BackboneConfig
-from bench.build import device_type
-from bench.config import Experiment
+from bench.config.experiment import Experiment
+from bench.data.shapes_data import TokenizedShapes
 from bench.evaluate import fidelity
-from bench.instrument.procedural import ProceduralInstrument
-from bench.plan import make_plan
-from bench.report import write_report
-from bench.results import Results, build_table, save_frame
+from bench.model import device_type
+from bench.plan.plan import make_plan
+from bench.report.page import write_report
+from bench.results.folder import Results
+from bench.results.table import build_table, save_frame
 from bench.speed.reporting import synthetic_table
 from bench.speed.setup import with_runs
 from bench.speed.timing import Spread, rounds, row
@@ -75,23 +76,23 @@ def series(
             yield row("growth", name, "memory", peak_bytes(call), "bytes", at=value, **place)
 
 
-def measure_growth(experiment: Experiment, instrument: ProceduralInstrument) -> Iterator[dict[str, Any]]:
+def measure_growth(experiment: Experiment, dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
     """Rows of every series."""
     place: dict[str, Any] = {"batch": BATCH, "dtype": "bf16"}
     yield from series("tokens", TOKENS, lambda length: training_pass(WIDTH, length, BATCH), size=f"{WIDTH}x{DEPTH}", **place)
     yield from series("width", WIDTHS, lambda width: training_pass(width, LENGTH, BATCH), tokens=LENGTH, **place)
     images = torch.randint(256, (max(IMAGES), 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features = instrument.features.features(images)
+    features = dataset.features.features(images)
     reference = fidelity.Reference("noise", features)
 
     def scored(num: int) -> Callable[[], object]:
-        return lambda: fidelity.measure(instrument.features, images[:num], reference, None)
+        return lambda: fidelity.measure(dataset.features, images[:num], reference, None)
 
     yield from series("images", IMAGES, scored, size="fidelity against 4,000")
 
     def planned(num: int) -> Callable[[], object]:
         def call() -> None:
-            plan = make_plan(with_runs(experiment, num), round(experiment.budget), instrument)
+            plan = make_plan(with_runs(experiment, num), round(experiment.budget), dataset)
             with tempfile.TemporaryDirectory() as name:
                 save_frame(build_table(Results(Path(name)), plan.rows), Results(Path(name)).table)
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone import BackboneConfig
-from bench.build import accelerate, device_type
 from bench.conditioning import Condition, ConditionSpace
+from bench.model import compile_on_gpu, device_type
 from bench.paradigm import Paradigm, TokenSpace
 from bench.registry import load
 from bench.speed.timing import ratio, rounds, row
@@ -84,7 +84,7 @@ def measure_published() -> Iterator[dict[str, Any]]:
     if not folder:
         yield row("published", "mar", "published code over ours", None, "1", ">= 1.5", **place)
         return
-    theirs, mine = published(Path(folder)), accelerate(ours())
+    theirs, mine = published(Path(folder)), compile_on_gpu(ours())
     where = device_type()
     latents = torch.randn(TRAINING_BATCH, CHANNELS, GRID, GRID, device=where)
     tokens = latents.flatten(2).transpose(1, 2).contiguous()

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.data.cache import SHARD_BYTES, Encoded, TrainingData, fill_cache
-from bench.report import write_report
-from bench.results import COLUMNS, Results, load_table, save_frame
+from bench.data.latents import SHARD_BYTES, Encoded, TrainingData, fill_cache
+from bench.report.page import write_report
+from bench.results.columns import COLUMNS
+from bench.results.folder import Results
+from bench.results.table import load_table, save_frame
 from bench.speed.timing import row
 
 REPORT_RUNS, REPORT_GOAL = 5000, "<= 120"

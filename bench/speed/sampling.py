@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from bench.backbone import BackboneConfig
-from bench.build import accelerate, build_meta, build_paradigm, device_type
 from bench.conditioning import Condition, ConditionSpace, Guidance
-from bench.config import Experiment
-from bench.flops import count_sampling
-from bench.instrument import Instrument
+from bench.config.experiment import Experiment
+from bench.data.base import TokenizedData
+from bench.flops.sampling import count_sampling
+from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type
 from bench.paradigm import TokenSpace
-from bench.plan import _run
+from bench.plan.plan import first_run
 from bench.registry import load
 from bench.speed.timing import Spread, ratio, rounds, row
 from bench.speed.training import products
@@ -26,13 +26,13 @@ CACHE_TOKENS, CACHE_WIDTH, CACHE_DEPTH, CACHE_HEADS, CACHE_BATCH = 256, 256, 6, 
 """The published length of image sequences at 256 pixels."""
 
 
-def measure_sampling(experiment: Experiment, instrument: Instrument) -> Iterator[dict[str, Any]]:
+def measure_sampling(experiment: Experiment, dataset: TokenizedData) -> Iterator[dict[str, Any]]:
     """Rows of latency at batch 1, throughput, and the share of the matrix products' rate, per method at the largest size."""
     for method in experiment.methods:
-        run, conditions = _run(experiment, method, experiment.sizes[-1], 10**12, instrument), instrument.conditions
-        run, space, setting = replace(run, seed=0), instrument.space(method.tokenizer), method.settings[0]
+        run, conditions = first_run(experiment, method, experiment.sizes[-1], 10**12, dataset), dataset.conditions
+        run, space, setting = replace(run, seed=0), dataset.space(method.tokenizer), method.settings[0]
         with torch.device(device_type()):
-            paradigm = accelerate(build_paradigm(run, space, conditions)).eval()
+            paradigm = compile_on_gpu(build_paradigm(run, space, conditions)).eval()
             words = conditions.example(BATCH)
         generator = torch.Generator(device_type()).manual_seed(0)
 

@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from bench.config import Evaluation, Experiment
-from bench.evaluate.procedural import ProceduralJudge
-from bench.instrument.procedural import ProceduralInstrument
-from bench.results import Results
+from bench.config.experiment import Evaluation, Experiment
+from bench.data.shapes_data import TokenizedShapes
+from bench.evaluate.shapes_judge import ShapesJudge
+from bench.results.folder import Results
 from bench.speed.timing import Spread, row, seconds
 
 HELP_CALLS = 5
 PLAN_RUNS, EVALUATION_IMAGES = 200, 5000
 PATIENCE_SECONDS = 300.0
 EXPERIMENT = """
-from bench.__main__ import load_experiment
+from bench.config.file import load_experiment
 from bench.speed.setup import with_runs
 EXPERIMENT = with_runs(load_experiment("shapes"), {num})
 """
@@ -73,12 +73,12 @@ def first_steps(root: Path) -> float:
     return now - max(path.stat().st_mtime for path in root.glob("cache/latents-*/index.json"))
 
 
-def measure_evaluation(instrument: ProceduralInstrument) -> Iterator[dict[str, Any]]:
+def measure_evaluation(dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
     """One row: scoring 5,000 images (features, FID, KID, precision and recall, CLIP, verifier) against 5,000, sampling apart."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     settings = Evaluation(num_samples=EVALUATION_IMAGES, num_reference=EVALUATION_IMAGES)
     with tempfile.TemporaryDirectory() as name:
-        judge = ProceduralJudge(instrument, settings, Results(Path(name)))
+        judge = ShapesJudge(dataset, settings, Results(Path(name)))
         images, _ = judge.real(EVALUATION_IMAGES)
         spent = seconds(lambda: (judge.fidelity(images), judge.following(images)))
     torch.set_num_threads(1)

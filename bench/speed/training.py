@@ -11,17 +11,21 @@ from typing import Any
 
 import torch
 
-from bench import train
-from bench.build import accelerate, build_meta, build_paradigm, device_type
 from bench.conditioning import Condition
-from bench.config import Experiment, Run, Size
-from bench.data.cache import fill_cache, step_seed
-from bench.flops import FlopMeter
-from bench.instrument import Instrument
-from bench.machine import Machine
+from bench.config.experiment import Experiment, Size
+from bench.config.run import Run
+from bench.data.base import TokenizedData
+from bench.data.latents import fill_cache
+from bench.flops.meter import FlopMeter
+from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type
 from bench.paradigm import TokenSpace
-from bench.plan import _run, count_run
+from bench.plan.cost import count_run
+from bench.plan.machine import Machine
+from bench.plan.plan import first_run
+from bench.randomness import seed_draws, step_seed
 from bench.speed.timing import Spread, ratio, rounds, row, seconds
+from bench.train.loop import Segment, train_segment
+from bench.train.metrics_callback import Progress
 
 LARGER = ((Size(width=256, depth=6, num_heads=4), ">= 0.45"), (Size(width=384, depth=8, num_heads=6), ">= 0.6"))
 """Sizes beyond those of a CPU experiment, and their share of the matrix products in bf16 that a CPU should reach."""
@@ -48,17 +52,17 @@ def products(width: int, rows: int, dtype: torch.dtype, least_flops: float = 0.0
     return lambda: [left @ right for _ in range(times)], times * once
 
 
-def bare_step(run: Run, space: TokenSpace, instrument: Instrument) -> Callable[[int], None]:
+def bare_step(run: Run, space: TokenSpace, dataset: TokenizedData) -> Callable[[int], None]:
     """A hand-written step by its number, on a batch that is there: loss, backward, clipping, AdamW."""
     with torch.device(device_type()):
-        paradigm = accelerate(build_paradigm(run, space, instrument.conditions))
-        words, tokens = instrument.conditions.example(run.recipe.batch_size), space.example(run.recipe.batch_size)
+        paradigm = compile_on_gpu(build_paradigm(run, space, dataset.conditions))
+        words, tokens = dataset.conditions.example(run.recipe.batch_size), space.example(run.recipe.batch_size)
     tokens = torch.randn_like(tokens) if space.kind == "latents" else tokens
     optimizer = torch.optim.AdamW(paradigm.parameters(), lr=1e-4, fused=True)
     condition = Condition.of(words)
 
     def step(number: int) -> None:
-        train.seed_draws(step_seed(run.seed, number, "loss"), next(paradigm.parameters()).device)
+        seed_draws(step_seed(run.seed, number, "loss"), next(paradigm.parameters()).device)
         with torch.autocast(device_type(), torch.bfloat16, enabled=run.recipe.precision == "bf16"):
             loss = paradigm.loss(tokens, condition)[0].mean()
         loss.backward()
@@ -69,27 +73,27 @@ def bare_step(run: Run, space: TokenSpace, instrument: Instrument) -> Callable[[
     return step
 
 
-def flops_of_step(run: Run, space: TokenSpace, instrument: Instrument, number: int) -> int:
+def flops_of_step(run: Run, space: TokenSpace, dataset: TokenizedData, number: int) -> int:
     """Training FLOPs per image of a step, by the shapes that its seed draws."""
-    conditions = instrument.conditions
+    conditions = dataset.conditions
     meter = FlopMeter(build_meta(run, space, conditions), conditions.num_tokens, conditions.feature_dim)
     return meter.expected([step_seed(run.seed, number, "loss")])[0].dense
 
 
-def measure_training(experiment: Experiment, instrument: Instrument, machine: Machine) -> Iterator[dict[str, Any]]:
+def measure_training(experiment: Experiment, dataset: TokenizedData, machine: Machine) -> Iterator[dict[str, Any]]:
     """Rows of FLOP/s, images/s and the share of the matrix products' rate, per method and size."""
     sizes = [(size, "", experiment.recipe.precision) for size in experiment.sizes]
     sizes += [(size, goal, "bf16") for size, goal in LARGER]
     for method in experiment.methods:
         for size, goal, precision in sizes:
             recipe = replace(experiment.recipe, batch_size=BATCH, precision=precision)
-            run = replace(_run(experiment, method, size, 10**12, instrument), recipe=recipe)
-            space = instrument.space(run.tokenizer)
-            per_image = flops_of_step(run, space, instrument, 0)
+            run = replace(first_run(experiment, method, size, 10**12, dataset), recipe=recipe)
+            space = dataset.space(run.tokenizer)
+            per_image = flops_of_step(run, space, dataset, 0)
             product, flops = products(
-                size.width, BATCH * (space.num_tokens + instrument.conditions.num_tokens), precise(run), BATCH * per_image / 4
+                size.width, BATCH * (space.num_tokens + dataset.conditions.num_tokens), precise(run), BATCH * per_image / 4
             )
-            step = bare_step(run, space, instrument)
+            step = bare_step(run, space, dataset)
             taken = rounds({"product": product, "step": lambda: step(0)})  # noqa: B023
             place: dict[str, Any] = {"size": size.name, "batch": BATCH, "dtype": run.recipe.precision}
             rate = Spread.of([BATCH * per_image / s for s in taken["step"]])
@@ -100,43 +104,43 @@ def measure_training(experiment: Experiment, instrument: Instrument, machine: Ma
             yield row("training", method.name, "share of matrix products' rate", share, "1", limit, **place)
 
 
-def harness_seconds(run: Run, latents: Path, instrument: Instrument, flops_per_image: float) -> float:
+def harness_seconds(run: Run, latents: Path, dataset: TokenizedData, flops_per_image: float) -> float:
     """Seconds of the same steps in the real training: data, EMA, logs and checkpoints included."""
-    seen: list[train.Progress] = []
+    seen: list[Progress] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        segment = train.Segment(
+        segment = Segment(
             run=run,
             latents=latents,
-            space=instrument.space(run.tokenizer),
-            conditions=instrument.conditions,
+            space=dataset.space(run.tokenizer),
+            conditions=dataset.conditions,
             budget=float("inf"),
             stop_at=1.3 * LAST_STEP * run.recipe.batch_size * flops_per_image,
             start=None,
             running=folder / "running",
             metrics=folder / "metrics.jsonl",
         )
-        train.train_segment(segment, seen.append, lambda _: None)
+        train_segment(segment, seen.append, lambda _: None)
     warm = [progress for progress in seen if progress.step in (FIRST_STEP, LAST_STEP)]
     return warm[1].seconds - warm[0].seconds
 
 
-def measure_overhead(experiment: Experiment, instrument: Instrument) -> Iterator[dict[str, Any]]:
+def measure_overhead(experiment: Experiment, dataset: TokenizedData) -> Iterator[dict[str, Any]]:
     """Rows of the harness's seconds per step over those of the bare step, at the experiment's smallest size."""
     num = 1024
     for method in experiment.methods:
         recipe = replace(experiment.recipe, num_training_images=num)
-        run = replace(_run(experiment, method, experiment.sizes[0], 10**12, instrument), recipe=recipe)
-        space = instrument.space(run.tokenizer)
-        cost = count_run(run, build_meta(run, space, instrument.conditions), instrument.conditions).dense
-        step = bare_step(run, space, instrument)
+        run = replace(first_run(experiment, method, experiment.sizes[0], 10**12, dataset), recipe=recipe)
+        space = dataset.space(run.tokenizer)
+        cost = count_run(run, build_meta(run, space, dataset.conditions), dataset.conditions).dense
+        step = bare_step(run, space, dataset)
         step(0)
         with tempfile.TemporaryDirectory() as name:
-            encoder = instrument.encoder(method.tokenizer)
-            fill_cache(Path(name), num, instrument.row_bytes(method.tokenizer), encoder, lambda _: None, chunk=instrument.chunk)
+            encoder = dataset.encoder(method.tokenizer)
+            fill_cache(Path(name), num, dataset.row_bytes(method.tokenizer), encoder, lambda _: None, chunk=dataset.chunk)
             shares = []
             for _ in range(OVERHEAD_ROUNDS):
                 bare = seconds(lambda: [step(number) for number in range(FIRST_STEP, LAST_STEP)])  # noqa: B023
-                shares.append(harness_seconds(run, Path(name), instrument, cost) / bare)
+                shares.append(harness_seconds(run, Path(name), dataset, cost) / bare)
         place: dict[str, Any] = {"size": run.size.name, "batch": run.recipe.batch_size, "dtype": run.recipe.precision}
         yield row("training", method.name, "harness over bare loop", Spread.of(shares), "1", "<= 1.03", **place)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
+from bench.config.tokenizers import AutoencoderConfig
 from bench.tokenizers.base import ImageAutoencoder
-from bench.tokenizers.config import AutoencoderConfig
 
 
 class ResidualMLP(nn.Module):

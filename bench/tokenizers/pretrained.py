@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.flops import count_call
+from bench.config.tokenizers import PretrainedConfig
+from bench.files import read_weights
+from bench.flops.sampling import count_call
+from bench.hub import LocalFiles, weights_hash
 from bench.tokenizers.base import ImageAutoencoder
-from bench.tokenizers.config import PretrainedConfig
-from bench.weights_files import LocalFiles, read_weights, weights_hash
 
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 CONSISTENCY_STEPS = 2

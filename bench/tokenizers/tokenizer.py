@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.config.tokenizers import TokenizerConfig
 from bench.tokenizers.base import ImageAutoencoder
-from bench.tokenizers.config import TokenizerConfig
 
 
 class Tokenizer(nn.Module):

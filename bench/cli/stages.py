@@ -1,0 +1,177 @@
+"""The stages of a sweep, as the command line calls them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.config.file import load_experiment
+from bench.errors import UserError
+
+
+def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any]:
+    """The plan that the options ask for, and its results folder; a plan to run has the tokenizers' weights."""
+    from bench.config.run import parse_budget
+
+    experiment = load_experiment(options.experiment, options.data)
+    budget = parse_budget(options.budget) if options.budget is not None else round(experiment.budget)
+    if options.paradigms:
+        experiment = experiment.select([name.strip() for name in options.paradigms.split(",")])
+    from bench.registry import check_name
+
+    for method in experiment.methods:
+        check_name(method.paradigm)
+    from bench.data.open import open_data
+    from bench.plan.machine import this_machine
+    from bench.plan.plan import make_plan
+    from bench.results.folder import Results
+
+    clustered = getattr(options, "launcher", "slurm") == "slurm"  # a plan says what either would do
+    if options.nodes != 1 and not clustered:
+        raise UserError(f"NODES={options.nodes} needs LAUNCHER=slurm; a local sweep has one machine")
+    machine = this_machine(options.devices, options.nodes, options.micro_batch, elsewhere=clustered)
+    root = options.results or Path("results") / f"{experiment.name}-{budget:.1e}".replace("e+", "e").replace(".0e", "e")
+    dataset = open_data(experiment.data)
+    if to_run:
+        dataset.check_tokenizers(sorted({method.tokenizer for method in experiment.methods}))
+    return make_plan(experiment, budget, dataset, machine), Results(root)
+
+
+def print_plan(made: Any, as_json: bool) -> None:
+    """Show the plan as a table or as JSON lines."""
+    from bench.progress import format_bytes, format_hours
+
+    frame = made.frame
+    if as_json:
+        print(frame.to_json(orient="records", lines=True), end="")
+        return
+    shown = frame[
+        ["method", "width", "depth", "seed", "flops_budget", "num_params", "flops_per_image", "batch_size", "steps"]
+    ].copy()
+    shown["images"], shown["epochs"], shown["hours"] = frame["images_seen"], frame["epochs"], frame["hours"]
+    for name in ("flops_budget", "flops_per_image"):
+        shown[name] = shown[name].map("{:.3e}".format)
+    shown["hours"] = shown["hours"].map("{:.3g}".format)
+    print(shown.to_string(index=False))
+    repeated = int((frame["epochs"] > 4).sum())
+    if repeated:
+        print(f"{repeated} runs see each image more than 4 times: what they show is repetition as well as scale")
+    machine = made.machine
+    print(
+        f"{len(made.runs)} runs on {len(made.trunks)} trunks, BUDGET={made.budget:.3g}: about {format_hours(made.total_hours)} "
+        f"of training on this machine ({machine.device}, {machine.num_workers} at a time, {machine.num_threads} threads each), "
+        "evaluation apart"
+    )
+    print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Count every run and write plan.csv."""
+    made, results = make(options, to_run=False)
+    print_plan(made, options.json)
+    from bench.results.table import save_frame
+
+    if made.missing_tokenizers:
+        results.root.mkdir(parents=True, exist_ok=True)
+        print(f"weights not on this machine yet: {', '.join(made.missing_tokenizers)}; the sweep needs them", file=sys.stderr)
+    else:
+        results.claim(made.identity())
+    save_frame(made.frame, results.plan)
+    print(f"written to {results.plan}", file=sys.stderr)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Do everything that the plan misses; 1 when a run failed."""
+    parameters = None
+    if options.launcher == "slurm":
+        from bench.sweep.slurm import check_slurm, parse_parameters
+
+        parameters = parse_parameters(options.slurm)
+        check_slurm()
+    elif options.slurm:
+        raise UserError("SLURM parameters need LAUNCHER=slurm")
+    made, results = make(options, to_run=True)
+    if parameters is None:  # on a cluster the time limit of the jobs is the bound, and this machine's speed says nothing
+        made.check_hours(options.max_hours)
+    from bench.progress import Display
+    from bench.sweep.sweep import run_sweep
+
+    if not options.quiet:
+        print_plan(made, options.json)
+    display = Display(options.quiet)
+    if parameters is not None:
+        from bench.sweep.slurm import submit_sweep
+
+        submit_sweep(made, results, parameters, display)
+        return 0
+    return 1 if run_sweep(made, results, display) else 0
+
+
+def stored_plan(folder: Path) -> Any:
+    """A folder's plan."""
+    from bench.results.folder import Results
+    from bench.results.table import read_frame
+
+    results = Results(folder)
+    if not results.plan.exists():
+        raise UserError(f"{results.plan} does not exist; make it with `paradigm-bench plan --results {folder}`")
+    planned = read_frame(results.plan)
+    needed = ["run_id", "trunk_id", "flops_budget"]
+    if not set(needed) <= set(planned.columns) or planned[needed].isna().any(axis=None):
+        raise UserError(f"{results.plan} lacks some of {', '.join(needed)}; make it again with `paradigm-bench plan`")
+    return results, planned.to_dict("records")
+
+
+def table(options: argparse.Namespace) -> None:
+    """Derive table.csv from the runs' records."""
+    from bench.results.table import build_table, save_frame
+
+    results, planned = stored_plan(options.results)
+    save_frame(build_table(results, planned), results.table)
+    print(results.table)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Draw figures and report from table.csv."""
+    from bench.report.page import write_report
+    from bench.results.folder import Results
+
+    results = Results(options.results)
+    write_report(results)
+    print(results.root / "report.html")
+
+
+def status(options: argparse.Namespace) -> None:
+    """Say what is queued, running, done, failed and missing, and when the rest will be done."""
+    from bench.sweep.status import run_states, summary
+
+    results, planned = stored_plan(options.results)
+    states = run_states(results, planned)
+    for state in states:
+        if options.json:
+            print(json.dumps(state))
+            continue
+        share = f"{state['share']:4.0%}" if state["status"] in ("training", "interrupted") else "    "
+        print(f"{state['status']:11} {share} {state['run_id']}" + (f"  {state['error']}" if state["error"] else ""))
+    print(summary(states), file=sys.stderr)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and evaluate one planned run here."""
+    from bench.progress import Display
+    from bench.results.folder import Results
+    from bench.sweep.sweep import run_alone
+
+    return run_alone(Results(options.results), [options.run_id], Display(), train=True)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Sample and score trained runs again."""
+    from bench.progress import Display
+    from bench.results.folder import Results
+    from bench.sweep.sweep import run_alone
+
+    return run_alone(Results(options.results), options.run_ids, Display(), train=False)

@@ -1,0 +1,116 @@
+"""The tools beside a sweep, as the command line calls them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from bench.config.file import load_experiment
+from bench.errors import UserError
+
+
+def paradigms(options: argparse.Namespace) -> None:
+    """List the known paradigms."""
+    from bench.registry import BUILT_INS, targets
+
+    for name, target in sorted(targets().items()):
+        origin = "built-in" if name in BUILT_INS else "plugin"
+        if options.json:
+            print(json.dumps({"name": name, "target": target, "origin": origin}))
+        else:
+            print(f"{name:22} {target:40} {origin}")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Run the conformance test; 1 when it finds something."""
+    from bench.registry import load
+    from bench.testing import check_paradigm
+
+    try:
+        extra = json.loads(options.options)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--options must be a JSON object: {error}") from error
+    problems = check_paradigm(load(options.name), **extra)
+    for problem in problems:
+        print(f"{options.name}: {problem}")
+    print(f"{options.name}: {'failed' if problems else 'passes'} the conformance test")
+    return 1 if problems else 0
+
+
+def new(options: argparse.Namespace) -> None:
+    """Write a package with a paradigm."""
+    from bench.cli.scaffold import write_plugin
+
+    folder = write_plugin(options.name, options.folder)
+    print(f"{folder} is written; next: pip install --editable {folder} && paradigm-bench check {options.name}")
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Write a grid of samples for a condition."""
+    from dataclasses import replace
+
+    from bench.evaluate.sampler import load_sampler, save_grid
+
+    if options.num < 1:
+        raise UserError(f"--num must be at least 1, not {options.num}")
+    sampler, dataset = load_sampler(options.run)
+    words = dataset.read_condition(options.caption)
+    given = {"guidance": options.guidance, "temperature": options.temperature, "steps": options.steps}
+    setting = replace(sampler.method.settings[0], **{name: value for name, value in given.items() if value is not None})
+    images = sampler.images(words.repeat(options.num, *[1] * (words.ndim - 1)), setting, options.seed)
+    save_grid(images, options.out)
+    print(options.out)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Train and measure the suite's own networks for a data set."""
+    from bench.config.data import ImageData
+    from bench.data.image_data import TokenizedImages
+    from bench.data.open import open_data
+    from bench.data.shapes_data import TokenizedShapes
+    from bench.errors import nearest
+    from bench.prepare.networks import PARTS, NetworkRecipe, train_parts
+    from bench.prepare.quality import write_card
+    from bench.progress import Display
+
+    data: str | ImageData = options.world
+    if options.data is not None and options.experiment is None:
+        raise UserError("--data needs --experiment; a procedural world renders its images")
+    if options.experiment is not None:
+        data = load_experiment(options.experiment, options.data).data
+    dataset, display, recipe = open_data(data), Display(), NetworkRecipe()
+    known = dataset.parts if isinstance(dataset, TokenizedImages) else PARTS
+    parts = tuple(options.part or known)
+    unknown = [part for part in parts if part not in known]
+    if unknown:
+        raise UserError(f"unknown part {unknown[0]!r}; {nearest(unknown[0], list(known))}")
+    if not options.measure:
+        train_parts(dataset, recipe, parts, display)
+    if isinstance(dataset, TokenizedShapes) and all(dataset.hash(part) for part in PARTS):
+        print(write_card(dataset, recipe, display))
+    if isinstance(dataset, TokenizedImages):
+        from bench.prepare.quality import write_image_card
+
+        print(write_image_card(dataset, recipe, display))
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Say what this machine has; 1 when something is broken."""
+    import bench
+
+    if bench.__file__ is None:
+        raise UserError(f"a folder named 'bench' in {os.getcwd()} hides the package; change to another folder")
+    from dataclasses import asdict
+
+    from bench.cli.doctor import examine
+
+    broken = False
+    for finding in examine():
+        broken = broken or finding.broken
+        if options.json:
+            print(json.dumps(asdict(finding)))
+        else:
+            wrong = finding.broken or not finding.found
+            print(f"{finding.name}: {finding.found or 'missing'}" + (f"; {finding.advice}" if wrong and finding.advice else ""))
+    return 1 if broken else 0

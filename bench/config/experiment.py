@@ -1,0 +1,200 @@
+"""An experiment: methods x sizes x budgets x seeds on one data set, as frozen dataclasses. No torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from bench.config.data import ImageData
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One size of the shared backbone."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+    @property
+    def name(self) -> str:
+        """Width and depth, as tables and figures show them."""
+        return f"{self.width}x{self.depth}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way to sample a trained model."""
+
+    steps: int | None = None
+    """Sampler steps; None takes the paradigm's own number."""
+    guidance: float = 1.0
+    temperature: float = 1.0
+    options: Mapping[str, Json] = field(default_factory=dict)
+    """Constructor options that only the sampler reads; they replace the method's, nested ones key by key."""
+
+
+def grid(
+    *,
+    steps: tuple[int | None, ...] = (None,),
+    guidance: tuple[float, ...] = (1.0,),
+    temperature: tuple[float, ...] = (1.0,),
+    options: tuple[Mapping[str, Json], ...] = ({},),
+) -> tuple[Setting, ...]:
+    """Every combination of the values given."""
+    combinations = itertools.product(steps, guidance, temperature, options)
+    return tuple(Setting(steps=s, guidance=g, temperature=t, options=o) for s, g, t, o in combinations)
+
+
+def merged(options: Mapping[str, Json], changes: Mapping[str, Json]) -> dict[str, Json]:
+    """Options with some replaced, nested ones key by key."""
+    out = dict(options)
+    for key, value in changes.items():
+        before = out.get(key)
+        out[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One line of the comparison: a paradigm with its options, learning rates and sampler settings."""
+
+    paradigm: str
+    """Name in the registry."""
+    label: str = ""
+    """How tables and figures call it; empty takes the paradigm's name."""
+    tokenizer: str
+    """Name in bench.tokenizers.config.TOKENIZERS, or one of the image data's own."""
+    learning_rates: tuple[float, ...]
+    """One per size of the experiment, or several per size for a learning-rate search (`search=True`)."""
+    options: Mapping[str, Json] = field(default_factory=dict)
+    settings: tuple[Setting, ...] = grid(guidance=(1.0, 2.0))
+    """Tried on the validation captions; the best for each metric is used on the test captions."""
+
+    @property
+    def name(self) -> str:
+        """The label, or the paradigm's name."""
+        return self.label or self.paradigm
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Method:
+        """Inverse of dataclasses.asdict, also after a JSON round trip."""
+        rates, settings = tuple(content["learning_rates"]), tuple(Setting(**s) for s in content["settings"])
+        return cls(**{**content, "learning_rates": rates, "settings": settings})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Training settings that all methods share."""
+
+    batch_size: int
+    warmup_steps: int = 40
+    cooldown: float = 0.4
+    """Share of each budget over which the rate falls linearly to zero, branched off the constant-rate trunk."""
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = 1.0
+    condition_dropout: float = 0.1
+    ema_relative_width: float = 0.05
+    """Standard deviation of the averaging window as a share of training so far (Karras et al. 2024, power function)."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    num_training_images: int = 65_536
+    """Encoded once into the latent cache; more steps mean further epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured on each trained model."""
+
+    num_samples: int = 1000
+    """Images of the test captions: FID, KID, precision, recall, CLIP score, prompt accuracy."""
+    num_held_out: int = 500
+    """Images of the held-out captions: prompt accuracy only (procedural worlds)."""
+    num_validation: int = 256
+    """Images per sampler setting tried."""
+    num_reference: int = 5000
+    """Real images that they are compared with."""
+    latency_calls: int = 16
+    """Calls at batch 1; p50 needs 11, p90 needs 64."""
+    throughput_batches: tuple[int, ...] = (64, 256)
+    seed: int = 0
+
+    @property
+    def validation_only(self) -> bool:
+        """No test captions are sampled: a learning-rate search never touches them."""
+        return self.num_samples == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A comparison: methods x sizes x budgets x seeds on one data set."""
+
+    name: str
+    data: str | ImageData
+    """A procedural world, "shapes32" or "shapes64", or images."""
+    methods: tuple[Method, ...]
+    sizes: tuple[Size, ...]
+    budget: float
+    """Default top rung, training FLOPs of one run."""
+    rungs: tuple[float, ...]
+    """Budgets as shares of the top rung, ascending, ending with 1."""
+    num_seeds: tuple[tuple[int, ...], ...]
+    """Training seeds: for each size, one number per rung."""
+    recipe: Recipe
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    search: bool = False
+    """A learning-rate search: every rate runs at every size, scored on the validation captions alone."""
+
+    def __post_init__(self) -> None:
+        if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
+            raise ValueError(f"experiment {self.name}: rungs must ascend and end with 1, not {self.rungs}")
+        if [len(row) for row in self.num_seeds] != [len(self.rungs)] * len(self.sizes):
+            raise ValueError(
+                f"experiment {self.name}: num_seeds needs, for each of {len(self.sizes)} sizes, {len(self.rungs)} numbers"
+            )
+        names = [m.name for m in self.methods]
+        if len(set(names)) != len(names):
+            raise ValueError(f"experiment {self.name}: two methods have one label; give each its own: {names}")
+        for method in self.methods:
+            if not method.settings:
+                raise ValueError(f"experiment {self.name}: {method.name} has no sampler setting; give it at least Setting()")
+            guided = [s.guidance for s in method.settings if s.guidance != 1]
+            if self.recipe.condition_dropout == 0 and guided:
+                raise ValueError(
+                    f"experiment {self.name}: {method.name} samples with guidance {guided[0]:g}, but condition_dropout=0 "
+                    "trains no null condition; raise it, or use guidance=(1.0,)"
+                )
+            if not self.search and len(method.learning_rates) != len(self.sizes):
+                raise ValueError(f"experiment {self.name}: {method.name} needs one learning rate per size ({len(self.sizes)})")
+
+    def learning_rate_search(self, *, rates: tuple[float, ...], budget: float, num_validation: int) -> Experiment:
+        """The same trials for every method: each rate at the smallest size and one budget, scored on validation captions."""
+        return replace(
+            self,
+            name=f"{self.name}-learning-rates",
+            methods=tuple(replace(method, learning_rates=rates) for method in self.methods),
+            sizes=self.sizes[:1],
+            budget=budget,
+            rungs=(1.0,),
+            num_seeds=((1,),),
+            evaluation=Evaluation(num_samples=0, num_held_out=0, num_validation=num_validation, num_reference=1000),
+            search=True,
+        )
+
+    def select(self, names: list[str]) -> Experiment:
+        """The same experiment with the named methods only.
+
+        Raises:
+            ValueError: for a name that it does not have.
+        """
+        from bench.errors import nearest
+
+        known = {m.name: m for m in self.methods}
+        for name in names:
+            if name not in known:
+                raise ValueError(f"experiment {self.name} has no method {name!r}; {nearest(name, list(known))}")
+        return replace(self, methods=tuple(m for m in self.methods if m.name in names))

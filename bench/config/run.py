@@ -1,0 +1,87 @@
+"""One trained model: everything that decides its weights, and its name; and the budget as users type it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.config.experiment import Json, Recipe, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One trained model: everything that decides its weights and nothing else."""
+
+    method: str
+    paradigm: str
+    paradigm_version: int
+    options: Mapping[str, Json]
+    tokenizer: str
+    tokenizer_hash: str
+    data: str
+    """Name and fingerprint of the training data."""
+    width: int
+    depth: int
+    num_heads: int
+    seed: int
+    learning_rate: float
+    recipe: Recipe
+    flop_rule: str
+    flops_budget: int
+
+    @property
+    def size(self) -> Size:
+        """Its size as an experiment lists it."""
+        return Size(width=self.width, depth=self.depth, num_heads=self.num_heads)
+
+    @property
+    def trunk_id(self) -> str:
+        """Name of the constant-rate trunk that this run branches off: the same for all budgets."""
+        return self._identifier({**asdict(self), "flops_budget": None}, "trunk")
+
+    @property
+    def run_id(self) -> str:
+        """Readable prefix and hash of the whole configuration. Never parse it."""
+        return self._identifier(asdict(self), f"{self.flops_budget:.1e}".replace("e+", "e"))
+
+    def _identifier(self, content: dict[str, Any], middle: str) -> str:
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.method}-{self.size.name}-s{self.seed}-{middle}-{digest}"
+
+    def to_json(self) -> str:
+        """Text that from_json reads."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """Inverse of to_json.
+
+        Raises:
+            ValueError: when the text is no run of this version.
+        """
+        try:
+            content = json.loads(text)
+            recipe = content["recipe"]
+            content["recipe"] = Recipe(**{**recipe, "betas": tuple(recipe["betas"])})
+            return cls(**content)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a run of this version of paradigm-bench: {error}") from error
+
+
+def parse_budget(text: str) -> int:
+    """Training FLOPs from text such as "1e20".
+
+    Raises:
+        ValueError: when it is not a finite number of at least 1.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 1:
+        raise ValueError(f"BUDGET must be a number of training FLOPs such as 3e12 or 1e20, not {text!r}")
+    return round(value)

@@ -1,0 +1,182 @@
+"""The judge of a data set of images: Inception or the suite's own classifier, DINOv2, CLIP, against real images.
+
+Letters: n images, M condition tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.config.experiment import Evaluation
+from bench.data.image_data import CLASSIFIER, TokenizedImages
+from bench.data.image_files import ImageSet
+from bench.evaluate import fidelity, pretrained
+from bench.evaluate.classifier import FEATURE_DIM
+from bench.evaluate.judge import Judge, cluster_error
+from bench.files import write_file
+from bench.results.folder import Results
+
+VALIDATION_SEED = 1_000_003
+"""Added to the sample seed of validation images: where conditions are classes, both splits have the same ones."""
+
+
+class ImageJudge(Judge):
+    """Classes in balance, or captions of the evaluation split; prompt following by classifier or CLIP, where there is one."""
+
+    dataset: TokenizedImages
+
+    def __init__(self, dataset: TokenizedImages, settings: Evaluation, results: Results) -> None:
+        super().__init__(dataset, settings, results)
+        self._captions_asked: dict[tuple[str, int], list[int | str]] = {}
+        self.data, judge, device = dataset.data, dataset.data.judge, dataset.device
+        self.classifier = dataset.classifier.to(device) if judge.features == CLASSIFIER else None
+        classifier = self.classifier
+        if classifier is not None:
+            name = f"{self.data.name}-classifier-{dataset.hash(CLASSIFIER)}"
+            self.network = fidelity.FeatureNetwork(name, FEATURE_DIM, lambda images: (classifier.features(images).cpu(),))
+        else:
+            self.network = pretrained.inception(judge.inception, device)
+        self.dinov2 = pretrained.dinov2(judge.dinov2, device) if judge.dinov2 else None
+        self.clip = pretrained.ClipScore(judge.clip, device) if judge.clip else None
+        features = self._reference_features(self.network)
+        self.reference = fidelity.Reference(self._reference_name(len(features)), features, self._published())
+        self.selection = {}
+        if self.classifier is not None:
+            self.selection["prompt_accuracy"] = lambda row: row["prompt_accuracy"]
+        elif self.clip is not None:
+            self.selection["clip_score"] = lambda row: row["clip_score"]
+        self.selection["fid"] = lambda row: -row.get("fid", math.inf)
+
+    # -- what is compared with
+
+    @property
+    def _split(self) -> str:
+        return self.data.evaluation_split or self.data.split
+
+    @cached_property
+    def _content(self) -> str:
+        return self.dataset.evaluation_set.fingerprint()
+
+    def _reference_name(self, num: int) -> str:
+        name = f"{self.data.name}-{self._split}-{self._content}-{self.data.resolution}px-{num}"
+        published = self.data.judge.reference_statistics
+        return f"{name}+{Path(published).name}" if published else name
+
+    def _read(self, images: ImageSet, start: int, num: int) -> tuple[Tensor, list[int | str]]:
+        """Images of a split at places start .. start + num - 1 of its spread order, less what cannot be read, with conditions."""
+        with self.dataset.pool() as pool:
+            found, conditions, _ = images.read(self.dataset.spread(images, start, start + num), pool.map)
+        return torch.from_numpy(found), conditions
+
+    def _reference_features(self, network: fidelity.FeatureNetwork) -> np.ndarray:
+        """Of the reference images, computed once for all experiments on the data."""
+        name = f"features-{network.name}-{self._split.replace('/', '_')}-{self._content}-{self.settings.num_reference}.npy"
+        path = self.dataset.cache(self.results) / name
+        if not path.exists():
+            features = network.features(self._read(self.dataset.evaluation_set, 0, self.settings.num_reference)[0])
+
+            def save(temporary: Path) -> None:
+                with temporary.open("wb") as file:  # np.save would add an ending to a name
+                    np.save(file, features)
+
+            write_file(path, save)
+        return np.load(path, allow_pickle=False)
+
+    def _published(self) -> fidelity.Gaussian | None:
+        """Statistics of the reference from a file of the ADM evaluator's format.
+
+        Raises:
+            ValueError: when the file is missing, is none, or was made with another network.
+        """
+        if not self.data.judge.reference_statistics:
+            return None
+        path = Path(self.data.judge.reference_statistics)
+        if not path.is_file():
+            raise ValueError(
+                f"reference_statistics {path} is missing; put the .npz with mu and sigma there, or leave the option out"
+            )
+        with np.load(path, allow_pickle=False) as content:
+            if not {"mu", "sigma"} <= set(content.files):
+                raise ValueError(f"{path} has {', '.join(content.files)}, but mu and sigma are needed")
+            mean, covariance = content["mu"].astype(np.float64), content["sigma"].astype(np.float64)
+        if mean.shape != (self.network.dim,) or covariance.shape != (self.network.dim, self.network.dim):
+            raise ValueError(f"{path} is of {mean.shape[0]} features, {self.network.name} has {self.network.dim}")
+        return fidelity.Gaussian(mean, covariance)
+
+    # -- what is asked for
+
+    def sample_seed(self, split: str) -> int:
+        return self.settings.seed + (VALIDATION_SEED if split == "validation" else 0)
+
+    def _asked(self, split: str, num: int) -> list[int | str]:
+        """Classes in turn; or captions of the evaluation split, those of validation first and those of the test after them."""
+        if self.data.condition == "class":
+            return [int(c) for c in np.resize(np.arange(self.data.num_classes), num)]
+        if (split, num) not in self._captions_asked:  # reading a row reads its image too
+            images, first = self.dataset.evaluation_set, self.settings.num_validation if split == "test" else 0
+            rows = np.resize(self.dataset.spread(images, first, first + num), num)
+            self._captions_asked[split, num] = [images.row(row).condition for row in rows]
+        return self._captions_asked[split, num]
+
+    def conditions(self, split: str, num: int) -> Tensor:
+        return self.dataset.tokens_of(self._asked(split, num))
+
+    def passes(self, num: int) -> np.ndarray | None:
+        return np.arange(num) // self.data.num_classes if self.data.condition == "class" else None
+
+    # -- scores
+
+    def _follows(self, images: Tensor, asked: list[int | str]) -> dict[str, Any]:
+        """Share of images with the class that was asked for, and the CLIP score, of what there is."""
+        row: dict[str, Any] = {}
+        if self.classifier is not None:
+            right = self.classifier.classify(images).numpy() == np.array(asked)
+            row |= {"prompt_accuracy": float(right.mean()), "prompt_accuracy_se": cluster_error(right, np.array(asked))}
+            row["prompt_judge"] = self.network.name
+        if self.clip is not None:
+            scores = self.clip(images, self._captions(asked))
+            row |= {"clip_score": float(scores.mean()), "clip_score_se": cluster_error(scores, np.array(asked))}
+            row["clip_checkpoint"] = self.clip.name
+        return row
+
+    def _captions(self, asked: list[int | str]) -> list[str]:
+        if self.data.condition == "caption":
+            return [str(caption) for caption in asked]
+        names = self.dataset.class_names
+        return [self.data.judge.clip_prompt.format(names[int(c)]) for c in asked]
+
+    def validation_scores(self, images: Tensor) -> dict[str, Any]:
+        """Prompt following of images (n, 3, H, H), and their Frechet distance to the reference."""
+        row = self._follows(images, self._asked("validation", len(images)))
+        row["fid"] = fidelity.frechet_distance(self.network.features(images), self.reference.gaussian)
+        row |= {"num_reference": len(self.reference.features), "fid_network": self.network.name, "reference": self.reference.name}
+        return row
+
+    def following(self, images: Tensor) -> dict[str, Any]:
+        row = self._follows(images, self._asked("test", len(images)))
+        if self.dinov2 is not None:
+            reference = fidelity.Gaussian.of(self._reference_features(self.dinov2))
+            row["fd_dinov2"], row["fd_dinov2_se"] = fidelity.frechet_with_error(
+                self.dinov2.features(images), reference, self.passes(len(images))
+            )
+            row["dinov2_network"] = self.dinov2.name
+        return row
+
+    def real(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
+        training, evaluation = self.dataset.training_set, self.dataset.evaluation_set
+        start = self.settings.num_reference if training is evaluation else 0
+        images, conditions = self._read(training, start, num)
+        return (images, {"conditions": conditions}) if len(images) >= num else None
+
+    def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
+        if self.classifier is None:
+            return {}
+        right = self.classifier.classify(rebuilt).numpy() == np.array(about["conditions"])
+        return {"prompt_accuracy_ceiling": float(right.mean())}

@@ -1,0 +1,107 @@
+"""A trained run as a sampler: condition tokens to images.
+
+Letters: n images, M condition tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench.conditioning import Condition
+from bench.config.experiment import Method, Setting, merged
+from bench.config.run import Run
+from bench.data.base import TokenizedData
+from bench.data.open import open_data
+from bench.model import build_paradigm, compile_on_gpu, device_type, load_weights
+from bench.paradigm import Paradigm
+from bench.results.folder import Results
+from bench.sweep.jobs import stored_jobs
+
+SAMPLE_BATCH = 64
+"""Images sampled at once on CPU: larger batches leave its caches (measured at width 64: 64 is 1.4 x faster than 512)."""
+GRID_COLUMNS, GRID_IMAGES = 8, 32
+GRID_SIDE = 32
+"""Pixels of an image in a grid, at least; smaller ones are enlarged by a whole factor."""
+
+
+class Sampler:
+    """Condition tokens to images with one trained run, at any setting."""
+
+    def __init__(self, dataset: TokenizedData, run: Run, method: Method, weights: Path, *, ema: bool = True) -> None:
+        self.dataset, self.run, self.method, self.weights, self.ema = dataset, run, method, weights, ema
+        self.device = device_type()
+        self.decoder = dataset.tokenizer(run.tokenizer).to(self.device)
+        self._paradigms: dict[str, Paradigm] = {}
+
+    def paradigm(self, setting: Setting) -> Paradigm:
+        """The trained network with a setting's options."""
+        options = merged(self.run.options, setting.options)
+        key = json.dumps(options, sort_keys=True)
+        if key not in self._paradigms:
+            space, conditions = self.dataset.space(self.run.tokenizer), self.dataset.conditions
+            built = compile_on_gpu(build_paradigm(replace(self.run, options=options), space, conditions))
+            self._paradigms[key] = load_weights(built, self.weights, self.ema).to(self.device)
+        return self._paradigms[key]
+
+    def columns(self, setting: Setting) -> dict[str, Any]:
+        """The columns that name weights and setting."""
+        return {
+            "ema": self.ema,
+            "sampler_steps": setting.steps or self.paradigm(setting).default_steps,
+            "guidance": setting.guidance,
+            "temperature": setting.temperature,
+            "sampler_options": json.dumps(setting.options, sort_keys=True) if setting.options else None,
+        }
+
+    @torch.inference_mode()
+    def images(self, words: Tensor, setting: Setting, seed: int, batch: int = SAMPLE_BATCH) -> Tensor:
+        """One image per row of condition tokens (n, M): (n, 3, H, H) uint8; the noise depends on the seed alone."""
+        paradigm = self.paradigm(setting)
+        generator = torch.Generator(paradigm.device).manual_seed(seed)
+        out = []
+        for part in words.to(paradigm.device).split(batch):
+            tokens = paradigm.sample(
+                Condition.of(part),
+                steps=setting.steps,
+                guidance=setting.guidance,
+                temperature=setting.temperature,
+                generator=generator,
+            )
+            out.append(self.decoder.decode(tokens).cpu())
+        return torch.cat(out)
+
+
+def save_grid(images: Tensor, path: Path) -> None:
+    """The first images (n, 3, H, H) in rows of 8, as PNG (never JPEG: its artifacts change what the verifier reads)."""
+    shown = images[:GRID_IMAGES]
+    factor = -(-GRID_SIDE // shown.shape[-1])
+    shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    rows = [torch.cat(list(row), dim=2) for row in shown.split(GRID_COLUMNS) if len(row) == GRID_COLUMNS]
+    if rows:
+        Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path)
+
+
+def load_sampler(folder: Path) -> tuple[Sampler, TokenizedData]:
+    """A trained run from its folder results/NAME/runs/RUN_ID, ready to sample, and the data set that reads conditions.
+
+    Raises:
+        ValueError: when there is no trained run.
+    """
+    from bench.evaluate.sampler import Sampler  # imported late: a sweep reads folders too and needs no evaluator here
+
+    weights = folder / "weights.safetensors"
+    if not weights.exists():
+        raise ValueError(f"{folder} holds no trained run (no weights.safetensors); `paradigm-bench status` lists the runs")
+    for job in stored_jobs(Results(folder.parent.parent)):
+        for run in job.runs:
+            if run.run_id == folder.name:
+                dataset = open_data(job.data)
+                return Sampler(dataset, run, job.method, weights), dataset
+    raise ValueError(f"{folder.parent.parent} plans no run {folder.name!r}")

@@ -1,0 +1,133 @@
+"""The judge of a procedural world: the exact verifier, the probe that checks it, and the suite's own CLIP.
+
+Letters: n images, M condition tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.config.experiment import Evaluation
+from bench.data.shapes_data import TokenizedShapes
+from bench.data.shapes_render import render_captions
+from bench.data.shapes_world import Split
+from bench.evaluate import fidelity
+from bench.evaluate.judge import Judge, cluster_error
+from bench.evaluate.shapes_clip import FEATURE_DIM, canonical_tokens
+from bench.evaluate.verifier import Verdict, verify
+from bench.results.folder import Results
+
+VALIDATION_REFERENCE = 1000
+"""Real renders of validation captions that settings are compared with."""
+REFERENCE_OFFSET, FLOOR_OFFSET = 1_000_000, 2_000_000
+"""First image index of the reference and of the floor set, so that no two sets share an image."""
+
+
+class ShapesJudge(Judge):
+    """Captions in frozen order; every score of every image can be checked by eye."""
+
+    dataset: TokenizedShapes
+
+    def __init__(self, dataset: TokenizedShapes, settings: Evaluation, results: Results) -> None:
+        super().__init__(dataset, settings, results)
+        self.world, self.network = dataset.world, dataset.features
+        self.reference = fidelity.Reference(
+            f"reference-{self.world.fingerprint}-{settings.num_reference}",
+            self.network.features(self._renders(settings.num_reference, REFERENCE_OFFSET)),
+        )
+        self.selection = {
+            "prompt_accuracy": lambda row: (row["prompt_accuracy"], row["prompt_accuracy_attributes"]),
+            "fid": lambda row: -row.get("fid", math.inf),
+        }
+
+    def caption_ids(self, split: Split, num: int) -> np.ndarray:
+        """The frozen list (num,): the split's captions in order, repeated until there are num."""
+        return np.resize(self.world.split_ids(split), num)
+
+    def _words(self, ids: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.world.caption_tokens[ids])
+
+    def conditions(self, split: str, num: int) -> Tensor:
+        return self._words(self.caption_ids("validation" if split == "validation" else "test", num))
+
+    def passes(self, num: int) -> np.ndarray:
+        return np.arange(num) // len(self.world.split_ids("test"))
+
+    def _renders(self, num: int, offset: int) -> Tensor:
+        return torch.from_numpy(render_captions(self.world, self.caption_ids("test", num), "test", offset))
+
+    def real(self, num: int) -> tuple[Tensor, dict[str, Any]]:
+        return self._renders(num, FLOOR_OFFSET), {}
+
+    def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
+        ids = self.caption_ids("test", len(rebuilt))
+        return {"prompt_accuracy_ceiling": float(verify(self.world, rebuilt.numpy(), ids).exact.mean())}
+
+    def validation_scores(self, images: Tensor) -> dict[str, Any]:
+        """Prompt accuracy of images (n, 3, H, H), and their Frechet distance to renders of the same captions."""
+        ids = self.caption_ids("validation", len(images))
+        row = accuracy(verify(self.world, images.numpy(), ids), ids)
+        if len(images) > FEATURE_DIM:
+            row["fid"] = fidelity.frechet_distance(self.network.features(images), self._validation_features)
+            row["num_reference"] = len(self._validation_features)
+        return row
+
+    @cached_property
+    def _validation_features(self) -> np.ndarray:
+        """Features of real renders of the validation captions."""
+        ids = self.caption_ids("validation", VALIDATION_REFERENCE)
+        return self.network.features(torch.from_numpy(render_captions(self.world, ids, "validation", REFERENCE_OFFSET)))
+
+    def following(self, images: Tensor) -> dict[str, Any]:
+        ids = self.caption_ids("test", len(images))
+        verdict, scores = verify(self.world, images.numpy(), ids), self.clip_scores(images, ids)
+        return {
+            "clip_score": float(scores.mean()),
+            "clip_score_se": cluster_error(scores, ids),
+            "clip_checkpoint": self.network.name,
+            "prompt_judge": "exact verifier",
+            **accuracy(verdict, ids),
+            **{f"prompt_accuracy_{name}": float(values.mean()) for name, values in verdict.attributes.items()},
+            "verifier_probe_agreement": self._probe_agreement(images, ids, verdict),
+        }
+
+    def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Prompt accuracy on held-out captions: all of them, and those with one or two objects of a pair never trained on."""
+        ids = self.caption_ids("held_out", self.settings.num_held_out)
+        verdict = verify(self.world, draw(self._words(ids)).numpy(), ids)
+        row = {}
+        for name, chosen in {"heldout": np.ones(len(ids), dtype=bool), **self.world.held_out_levels(ids)}.items():
+            part = verdict.exact[chosen]
+            if len(part):
+                row[f"prompt_accuracy_{name}"] = float(part.mean())
+                row[f"prompt_accuracy_{name}_se"] = cluster_error(part, ids[chosen])
+        return row
+
+    @torch.inference_mode()
+    def _probe_agreement(self, images: Tensor, ids: np.ndarray, verdict: Verdict) -> float:
+        words = canonical_tokens(self.world, self._words(ids))
+        return float((self.dataset.probe.reads(images, words).numpy() == verdict.exact).mean())
+
+    @torch.inference_mode()
+    def clip_scores(self, images: Tensor, ids: np.ndarray) -> np.ndarray:
+        """Cosine of each image and its canonical caption (n,)."""
+        clip = self.dataset.clip
+        read = clip.encode_captions(canonical_tokens(self.world, self._words(ids)))
+        seen = torch.cat([clip.encode_images(part)[1] for part in images.split(256)])
+        return (seen * read).sum(1).double().numpy()
+
+
+def accuracy(verdict: Verdict, ids: np.ndarray) -> dict[str, Any]:
+    """Prompt accuracy with its standard error clustered by caption (n,), and the mean attribute score."""
+    return {
+        "prompt_accuracy": float(verdict.exact.mean()),
+        "prompt_accuracy_se": cluster_error(verdict.exact, ids),
+        "prompt_accuracy_attributes": float(verdict.mean_attributes.mean()),
+    }

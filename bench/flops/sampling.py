@@ -1,0 +1,70 @@
+"""FLOPs of sampling an image, and of any call on meta tensors, by torch's own counter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.conditioning import Condition
+from bench.flops.meter import meta_batch
+from bench.paradigm import Paradigm
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingCost:
+    """FLOPs of sampling one image's tokens, by the part of the paradigm that runs them."""
+
+    backbone: int
+    condition: int
+    """Embedding of the condition: the text's share."""
+    head: int
+    """All the rest: token embedding, head, diffusion steps of the head."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.backbone + self.condition + self.head
+
+
+def count_sampling(
+    meta_paradigm: Paradigm,
+    num_condition_tokens: int,
+    feature_dim: int = 0,
+    *,
+    steps: int | None,
+    guidance: float,
+    temperature: float = 1.0,
+) -> SamplingCost:
+    """FLOPs of sampling one image's tokens, guidance and every step included, by torch's counter on meta tensors.
+
+    Sampling has no fixed graph to trace, so here the referee of `count_forward` counts; on meta the two agree as integers.
+    """
+    _, words, null = meta_batch(meta_paradigm, 1, num_condition_tokens, feature_dim)
+    condition, generator = Condition(words, null), torch.Generator()
+    spent = {"backbone": 0, "condition": 0}
+    hooks = []
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for name, module in (("backbone", meta_paradigm.backbone), ("condition", meta_paradigm.embed_condition)):
+
+            def before(*_: object, name: str = name) -> None:
+                spent[name] -= counter.get_total_flops()
+
+            def after(*_: object, name: str = name) -> None:
+                spent[name] += counter.get_total_flops()
+
+            hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        meta_paradigm.sample(condition, steps=steps, guidance=guidance, temperature=temperature, generator=generator)
+    for hook in hooks:
+        hook.remove()
+    return SamplingCost(head=counter.get_total_flops() - sum(spent.values()), **spent)
+
+
+def count_call(call: Callable[[], object]) -> int:
+    """FLOPs of a call on meta tensors without gradients, by torch's counter: for loops and convolutions, which fvcore cannot
+    trace there."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return counter.get_total_flops()

@@ -1,0 +1,80 @@
+"""The table: derived from the runs' records, written as CSV, read back with every column checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.files import read_lines, write_text
+from bench.results.columns import COLUMNS, TEXT_COLUMNS
+from bench.results.folder import Results
+
+
+def save_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV; missing cells are empty."""
+    write_text(path, frame.to_csv(index=False))
+
+
+def build_table(results: Results, plan: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Derive the table from the runs' records: evaluated rows, failed runs, and planned runs that are missing."""
+    rows: list[dict[str, Any]] = []
+    for planned in plan:
+        record, folder = results.record(planned["run_id"]), results.run(planned["run_id"])
+        base = {
+            **planned,
+            **(record.get("training") or {}),
+            "status": record.get("status", "missing"),
+            "error": record.get("error"),
+        }
+        evaluations = read_lines(folder / "evals.jsonl") if base["status"] == "done" else []
+        rows += [{**base, **evaluation} for evaluation in evaluations] or [base]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame
+
+
+def load_table(folder: str | Path) -> pd.DataFrame:
+    """The results table of a folder as a DataFrame with the columns of COLUMNS.
+
+    Raises:
+        ValueError: when there is no table, it lacks columns, or one of them holds what it cannot.
+    """
+    path = Path(folder) / "table.csv"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; run `make sweep RESULTS={folder}` first")
+    frame = read_frame(path)
+    lacking = [name for name in COLUMNS if name not in frame.columns]
+    if lacking:
+        raise ValueError(f"{path} lacks the columns {', '.join(lacking)}; rebuild it with `paradigm-bench table {folder}`")
+    if frame[["run_id", "method"]].isna().any(axis=None):
+        raise ValueError(f"{path} has rows without run_id or method; rebuild it with `paradigm-bench table {folder}`")
+    return frame
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A table of COLUMNS, or some of them, from CSV: text where COLUMNS say so, `ema` true or false, all else numbers.
+
+    Raises:
+        ValueError: naming a column that holds something else.
+    """
+    frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    for name in frame.columns.difference(TEXT_COLUMNS):
+        truth = frame[name].dropna().isin([True, False]).all()
+        if name in COLUMNS and not (truth if name == "ema" else pd.api.types.is_numeric_dtype(frame[name])):
+            kind = "true or false" if name == "ema" else "numbers"
+            raise ValueError(f"{path}: column {name} must hold {kind}; restore the file, or derive it again")
+    return frame
+
+
+TUNED = ("prompt_accuracy", "clip_score", "fid")
+"""Metrics that settings are chosen for; a table that lacks the wanted one is read at the next of these."""
+
+
+def finished_rows(frame: pd.DataFrame, tuned_for: str = "prompt_accuracy", *, ema: bool = True) -> pd.DataFrame:
+    """Finished rows on the test captions, at the setting chosen for a metric: one per run."""
+    rows = frame[(frame["status"] == "done") & (frame["split"] == "test") & (frame["ema"] == ema)]
+    chosen = [metrics.split() if isinstance(metrics, str) else [] for metrics in rows["tuned_for"]]
+    target = next((metric for metric in (tuned_for, *TUNED) if any(metric in metrics for metrics in chosen)), tuned_for)
+    return rows[pd.Series([target in metrics for metrics in chosen], index=rows.index, dtype=bool)]

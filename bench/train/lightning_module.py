@@ -1,0 +1,127 @@
+"""One paradigm under Lightning: a step's loss, the learning rate, and the FLOP clock."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from bench.conditioning import Condition
+from bench.config.run import Run
+from bench.flops.meter import FlopMeter
+from bench.paradigm import Paradigm
+from bench.randomness import Part, PartRandomness, seed_draws, step_seed
+from bench.train import distributed
+
+LOG_EVERY_STEPS = 20
+
+
+class TrainingModule(L.LightningModule):
+    """One paradigm, its optimizer and the FLOP clock."""
+
+    def __init__(
+        self, run: Run, paradigm: Paradigm, meter: FlopMeter, *, budget: float, stop_at: float, num_micro_batches: int = 1
+    ) -> None:
+        """budget: where a cooldown would end; stop_at: FLOPs at which this segment ends."""
+        super().__init__()
+        self.run, self.paradigm, self.meter = run, paradigm, meter
+        self.budget, self.stop_at, self.num_micro_batches = budget, stop_at, num_micro_batches
+        self.summed_loss: Tensor | float = 0.0
+        self.flops_spent = 0
+        self.flops_spent_causal = 0
+        self.last_loss = float("nan")
+        self.began, self.seconds_before = time.perf_counter(), 0.0
+        self.whereabouts: Callable[[int], str] = lambda step: ""
+        """Which images a step saw and which checkpoint is the last, for an error."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of the segment, those before a kill included."""
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up in steps, constant, then linear to zero over the last `cooldown` share of the budget."""
+        recipe = self.run.recipe
+        warm = min(1.0, (step + 1) / recipe.warmup_steps)
+        left = max(0.0, 1 - self.flops_spent / self.budget)
+        return self.run.learning_rate * warm * min(1.0, left / recipe.cooldown)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        recipe = self.run.recipe
+        decay = [p for p in self.paradigm.parameters() if p.ndim > 1]
+        rest = [p for p in self.paradigm.parameters() if p.ndim <= 1]
+        groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.run.learning_rate, betas=recipe.betas, fused=True)
+
+    def ends_step(self, batch_index: int) -> bool:
+        """Whether the optimizer steps after this micro-batch."""
+        return (batch_index + 1) % self.num_micro_batches == 0
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx % self.num_micro_batches:
+            return
+        self.summed_loss = 0.0
+        for parameters in self.trainer.optimizers[0].param_groups:
+            parameters["lr"] = self.learning_rate(self.global_step)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Mean loss () of a part of a step's tokens and condition tokens, billed by the shapes that ran.
+
+        Raises:
+            FloatingPointError: when the loss is not finite, naming the step.
+        """
+        tokens, words = batch
+        step, recipe, together = self.global_step, self.run.recipe, distributed.current()
+        part = Part(
+            together.rank * self.num_micro_batches + batch_idx % self.num_micro_batches, together.size * self.num_micro_batches
+        )
+        generator = torch.Generator().manual_seed(step_seed(self.run.seed, step, "dropout"))
+        drop = torch.rand(recipe.batch_size, generator=generator) < recipe.condition_dropout
+        condition = Condition.of(words).dropped(drop[part.rows(recipe.batch_size)].to(words.device))
+        seed = step_seed(self.run.seed, step, "loss")
+        seed_draws(seed, self.device)
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
+            PartRandomness(part, len(words)) if part.count > 1 else contextlib.nullcontext(),
+        ):
+            loss, _ = self.paradigm.loss(tokens, condition)
+        billed = self.meter.bill(len(words), seed)  # the other parts run the same shapes
+        self.flops_spent += billed.dense * together.size
+        self.flops_spent_causal += billed.causal * together.size
+        mean = loss.mean()
+        self.summed_loss = self.summed_loss + mean.detach()
+        if self.ends_step(batch_idx):
+            self._end_step(step, billed.dense * part.count)
+        return mean
+
+    def _end_step(self, step: int, step_flops: int) -> None:
+        """Note the loss of the whole step, and stop when the next would lie further from the target than this one."""
+        ends = self.flops_spent + step_flops / 2 > self.stop_at
+        if (step + 1) % LOG_EVERY_STEPS == 0 or ends:  # reading the value waits for the device
+            self.last_loss = distributed.current().mean(float(self.summed_loss) / self.num_micro_batches)
+            if not math.isfinite(self.last_loss):
+                raise FloatingPointError(
+                    f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}, "
+                    f"{self.whereabouts(step)}"
+                )
+        if ends:
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the FLOP clock, and the wall seconds of the segment so far."""
+        checkpoint["flops_spent"] = [self.flops_spent, self.flops_spent_causal]
+        checkpoint["segment_seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the FLOP clock, and Lightning's count of micro-batches, which may be others now."""
+        self.flops_spent, self.flops_spent_causal = checkpoint["flops_spent"]
+        done = checkpoint["global_step"] * self.num_micro_batches
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+            if isinstance(counts, dict):
+                counts.update(dict.fromkeys(counts, done))
