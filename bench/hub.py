@@ -11,6 +11,13 @@ from types import TracebackType
 
 from bench.files import file_hash
 
+
+def cache_root() -> Path:
+    """Where the suite keeps what is made once: of data sets of images, and of this machine."""
+    given = os.environ.get("PARADIGM_BENCH_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "paradigm-bench"
+
+
 SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 

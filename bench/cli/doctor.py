@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -9,6 +10,8 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.processor import describe
 
 PACKAGES = "paradigm-bench torch torchvision lightning fvcore torch-fidelity transformers diffusers datasets".split()
 EXTRAS = {"open_clip": "open-clip", "wandb": "wandb"}
@@ -29,6 +32,8 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Look at everything, the cheap first."""
     yield Finding("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
+    processor, advice = describe()
+    yield Finding("processor", processor, advice)
     yield Finding("cores", str(len(os.sched_getaffinity(0))))
     for name in PACKAGES:
         try:
@@ -71,7 +76,7 @@ def _weights() -> Iterator[Finding]:
 def _caches() -> Iterator[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from bench.data.image_data import cache_root
+    from bench.hub import cache_root
     from bench.progress import format_bytes
 
     for name, path in (("cache of data sets", cache_root()), ("Hugging Face cache", Path(HF_HUB_CACHE))):

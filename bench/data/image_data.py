@@ -28,6 +28,7 @@ from bench.config.tokenizers import AutoencoderConfig, TokenizerConfig
 from bench.data.base import TokenizedData
 from bench.errors import nearest
 from bench.files import file_hash, write_file
+from bench.hub import cache_root
 from bench.model import device_type
 
 if TYPE_CHECKING:
@@ -48,12 +49,6 @@ WHITENING_IMAGES = 2048
 """Images of the training split that latents' mean and standard deviation are measured on."""
 SPREAD_SEED = 0
 """Of the permutation that spreads whitening, reference and floor images over a data set that may be sorted by class."""
-
-
-def cache_root() -> Path:
-    """Where data sets of images keep what is made once."""
-    given = os.environ.get("PARADIGM_BENCH_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "paradigm-bench"
 
 
 class TokenizedImages(TokenizedData):
