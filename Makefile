@@ -75,7 +75,7 @@ lint: $(READY)  ## ruff and mypy
 bench: $(READY)  ## speed of training, sampling, set-up and growth here: one table in results/bench/ (MAR_REFERENCE= a clone of LTH14/mar)
 	@KINETO_LOG_LEVEL=99 $(RUN) -m bench.speed $(PARTS)
 
-prepare: $(READY)  ## train the instrument's autoencoders and CLIP again (about 50 minutes on one core)
+prepare: $(READY)  ## train the default world's autoencoders and CLIP again (about 50 minutes on one core)
 	@$(BENCH) prepare
 
 clean:  ## remove caches and .venv; results stay

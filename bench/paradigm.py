@@ -79,7 +79,7 @@ class Paradigm(nn.Module, ABC):
         """Training loss.
 
         Random numbers come from torch's global generator: what decides a shape first, as a scalar; noise with the image as the
-        leading axis, so that devices can share a batch (bench/division.py). No image may see another.
+        leading axis, so that devices can share a batch (bench/randomness.py). No image may see another.
 
         Args:
             tokens: as `reads` says.

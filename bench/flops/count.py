@@ -146,7 +146,7 @@ def count_forward(model: nn.Module, inputs: tuple[Tensor, ...]) -> FlopCount:
         names = ", ".join(sorted(unknown))
         raise UncountedOperatorError(
             f"the FLOP counter does not know {names}; use matmul, linear or scaled_dot_product_attention, "
-            "or add the operator to FREE_OPERATORS in bench/flops.py if it costs nothing"
+            "or add the operator to FREE_OPERATORS in bench/flops/count.py if it costs nothing"
         )
     return FlopCount(2 * total, 2 * (total - discount))
 
