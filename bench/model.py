@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import ConditionSpace
@@ -14,7 +16,6 @@ from bench.config.run import Run
 from bench.files import read_weights, write_file
 from bench.paradigm import Paradigm, TokenSpace
 from bench.registry import load
-from bench.train.ema import ExponentialMovingAverage
 
 
 def build_paradigm(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Paradigm:
@@ -55,11 +56,11 @@ def build_meta(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Parad
         return build_paradigm(run, space, conditions)
 
 
-def save_weights(paradigm: Paradigm, average: ExponentialMovingAverage, path: Path) -> None:
-    """Raw and averaged parameters in one safetensors file."""
+def save_weights(paradigm: Paradigm, averages: Sequence[Tensor], path: Path) -> None:
+    """Raw parameters and their averages, in the order of `paradigm.named_parameters()`, in one safetensors file."""
     names = [name for name, _ in paradigm.named_parameters()]
     content = {f"raw.{n}": p.detach().contiguous() for n, p in paradigm.named_parameters()}
-    content |= {f"ema.{n}": a.contiguous() for n, a in zip(names, average.averages, strict=True)}
+    content |= {f"ema.{n}": a.contiguous() for n, a in zip(names, averages, strict=True)}
     write_file(path, lambda temporary: save_file(content, temporary))
 
 

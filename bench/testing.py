@@ -125,8 +125,8 @@ def _check_counting(cls: type[Paradigm], options: dict[str, object], tokens: Ten
     try:
         with torch.device("meta"):
             meta = build(cls, **options)
-        counted = FlopMeter(meta, CONDITIONS.num_tokens).count(BATCH, 0).dense // TRAINING_MULTIPLE
-        count_sampling(meta, CONDITIONS.num_tokens, steps=None, guidance=2.0)
+        counted = FlopMeter(meta, CONDITIONS).count(BATCH, 0).dense // TRAINING_MULTIPLE
+        count_sampling(meta, CONDITIONS, steps=None, guidance=2.0)
     except (UncountedOperatorError, NotImplementedError, RuntimeError) as error:
         return [f"its FLOPs cannot be counted on the meta device: {str(error).splitlines()[0]}"]
     real = build(cls, **options)

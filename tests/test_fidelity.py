@@ -10,6 +10,7 @@ from bench.data.shapes_render import render_captions
 from bench.data.shapes_world import ShapesWorld
 from bench.evaluate import fidelity
 from bench.evaluate.fidelity import (
+    FeatureNetwork,
     Reference,
     density_and_coverage,
     frechet_distance,
@@ -22,11 +23,18 @@ from bench.evaluate.fidelity import (
 )
 from bench.evaluate.latency import measure_speed, percentile
 from bench.evaluate.shapes_clip import canonical_tokens
+from bench.evaluate.shapes_judge import clip_features, load_clip
 
 
 @pytest.fixture(scope="module")
 def dataset() -> TokenizedShapes:
     return TokenizedShapes("shapes32")
+
+
+@pytest.fixture(scope="module")
+def network(dataset: TokenizedShapes) -> FeatureNetwork:
+    """The suite's own CLIP."""
+    return clip_features(dataset, load_clip(dataset))
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -113,11 +121,10 @@ def test_density_and_coverage_by_definition() -> None:
     assert density_and_coverage(np.repeat(a[:1], 1500, 0), b, neighbor_radius(b))[1] < 0.05
 
 
-def test_torch_fidelity_agrees_with_float64(dataset: TokenizedShapes, world: ShapesWorld) -> None:
+def test_torch_fidelity_agrees_with_float64(network: FeatureNetwork, world: ShapesWorld) -> None:
     ids = np.resize(world.split_ids("test"), 400)
     real = torch.from_numpy(render_captions(world, ids, "test", 0))
     other = torch.from_numpy(render_captions(world, world.split_ids("held_out")[:400], "held_out", 5000))
-    network = dataset.features
     reference = Reference("test-reference", network.features(real))
     found = measure(network, other, reference)
     expected = frechet_distance(network.features(other), reference.features)
@@ -137,10 +144,10 @@ def test_torch_fidelity_agrees_with_float64(dataset: TokenizedShapes, world: Sha
     assert found.fid > 10 * same.fid
 
 
-def test_too_few_images_are_refused(dataset: TokenizedShapes) -> None:
+def test_too_few_images_are_refused(network: FeatureNetwork) -> None:
     images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(ValueError, match="at least 20 images"):
-        measure(dataset.features, images, Reference("x", dataset.features.features(images)))
+        measure(network, images, Reference("x", network.features(images)))
 
 
 def test_few_images_in_many_channels_have_the_same_distance() -> None:
@@ -178,10 +185,11 @@ def test_clip_reads_its_captions(dataset: TokenizedShapes, world: ShapesWorld) -
     """Two captions never share an embedding; a true caption beats one with the objects swapped."""
     ids = world.split_ids("test")
     tokens = torch.from_numpy(world.caption_tokens[ids])
+    clip = load_clip(dataset)
     with torch.inference_mode():
-        read = dataset.clip.encode_captions(tokens)
-        seen = dataset.clip.encode_images(torch.from_numpy(render_captions(world, ids, "test", 0)))[1]
-        swapped = dataset.clip.encode_captions(tokens[:, [4, 5, 6, 3, 0, 1, 2]])
+        read = clip.encode_captions(tokens)
+        seen = clip.encode_images(torch.from_numpy(render_captions(world, ids, "test", 0)))[1]
+        swapped = clip.encode_captions(tokens[:, [4, 5, 6, 3, 0, 1, 2]])
     gram = read @ read.T - 2 * torch.eye(len(read))
     assert float(gram.max()) < 0.9999
     assert float(((seen * read).sum(1) > (seen * swapped).sum(1)).float().mean()) > 0.95

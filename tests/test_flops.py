@@ -70,7 +70,7 @@ def test_three_counts_agree(name: str, config: BackboneConfig) -> None:
         hidden = paradigm.draw_num_hidden()
     forward = LossForward(paradigm)
     for batch in (1, 3):
-        inputs = meta_batch(paradigm, batch, PREFIX)
+        inputs = meta_batch(paradigm, CONDITIONS, batch)
         torch.manual_seed(5)
         counted = count_forward(forward, inputs)
         torch.manual_seed(5)
@@ -87,7 +87,7 @@ def test_three_counts_agree(name: str, config: BackboneConfig) -> None:
 def test_causal_discount_is_exact() -> None:
     config = SIZES[1]
     paradigm = build("next-token", config)
-    count = count_forward(LossForward(paradigm), meta_batch(paradigm, 1, PREFIX))
+    count = count_forward(LossForward(paradigm), meta_batch(paradigm, CONDITIONS, 1))
     length, d = PREFIX + N - 1, config.width
     assert count.dense - count.causal == config.depth * (4 * length**2 * d - 2 * length * (length + 1) * d)
 
@@ -96,7 +96,7 @@ def test_cached_decoding_costs_the_exact_causal_forward() -> None:
     """Prefill plus one-token steps add up to the dense causal forward with only the visible pairs billed."""
     config = SIZES[1]
     paradigm = build("next-token", config)
-    sampled = count_sampling(paradigm, PREFIX, steps=None, guidance=1.0).total
+    sampled = count_sampling(paradigm, CONDITIONS, steps=None, guidance=1.0).total
     length, d, depth = PREFIX + N - 1, config.width, config.depth
     linear = depth * 24 * length * d * d
     steps = N  # prefill and N - 1 decode steps modulate every block once each
@@ -108,8 +108,8 @@ def test_cached_decoding_costs_the_exact_causal_forward() -> None:
 
 def test_guidance_doubles_the_network() -> None:
     paradigm = build("masked-token", SIZES[0])
-    plain = count_sampling(paradigm, PREFIX, steps=8, guidance=1.0).total
-    assert count_sampling(paradigm, PREFIX, steps=8, guidance=3.0).total == 2 * plain
+    plain = count_sampling(paradigm, CONDITIONS, steps=8, guidance=1.0).total
+    assert count_sampling(paradigm, CONDITIONS, steps=8, guidance=3.0).total == 2 * plain
 
 
 class LanguageModel(nn.Module):
@@ -254,7 +254,7 @@ def test_published_mar(size: str, flops: int, head_row: int) -> None:
     and embeds the head's condition anew for each noise draw; ours does none of these."""
     mar = published_mar(size)
     mar.draw_num_hidden = lambda: 218
-    inputs = meta_batch(mar, 1, IMAGENET_CLASS.num_tokens)
+    inputs = meta_batch(mar, IMAGENET_CLASS, 1)
     ours = count_forward(LossForward(mar), inputs).dense
     width, head_width = mar.backbone.config.width, mar.head.out.in_features
     dropped = 218 * 2 * 16 * width + 38 * 4 * head_row
@@ -337,7 +337,7 @@ def test_real_tensors_are_refused() -> None:
 
 def test_meter_bills_the_shapes_that_ran() -> None:
     """MAR hides a random number of tokens: the bills of real steps equal fresh counts under the same seeds, and differ."""
-    meter = FlopMeter(build("mar", SIZES[0]), PREFIX)
+    meter = FlopMeter(build("mar", SIZES[0]), CONDITIONS)
     real = load("mar")(SIZES[0], LATENTS, CONDITIONS, **OPTIONS["mar"])
     meter.attach(real)
     tokens, words, null = torch.randn(2, N, LATENTS.channels), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool()
@@ -361,7 +361,7 @@ def test_meter_refuses_shapes_it_cannot_reproduce() -> None:
             return super().loss(tokens, condition)
 
     with torch.device("meta"):
-        meter = FlopMeter(Fickle(SIZES[0], LATENTS, CONDITIONS), PREFIX)
+        meter = FlopMeter(Fickle(SIZES[0], LATENTS, CONDITIONS), CONDITIONS)
     real = Fickle(SIZES[0], LATENTS, CONDITIONS)
     meter.attach(real)
     LossForward(real)(torch.randn(2, N, 8), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool())

@@ -23,6 +23,10 @@ from bench.data.image_files import ImageSet, UnreadableError, decode_image
 from bench.data.latents import Encoded, TrainingData, fill_cache
 from bench.data.text_encoder import TextEncoder
 from bench.evaluate import pretrained
+from bench.evaluate.fidelity import frechet_distance
+from bench.evaluate.judge import Judge
+from bench.evaluate.open import check_judge, open_judge
+from bench.results.folder import Results
 from bench.tokenizers.pretrained import load_pretrained, pretrained_hash
 
 NUM_EACH = 12
@@ -50,6 +54,15 @@ def image_data(kind: str, folder: Path, **changes: object) -> ImageData:
     tiny = PretrainedConfig(architecture="AutoencoderKL", source=str(folder / "vae"), stride=4, num_channels=4)
     content = {"name": "small", "source": kind, "path": str(folder / kind), "resolution": small_sets.SIDE, "max_corrupt": 0.05}
     return ImageData(**{**content, "autoencoders": {"kl": tiny}, **condition, **KINDS[kind][1], **changes})
+
+
+FEW_IMAGES = Evaluation(num_samples=24, num_validation=24, num_reference=24)
+
+
+def judged_images(folder: Path, statistics: Path | str, **changes: object) -> TokenizedImages:
+    """The small set of classes, judged by the seeded Inception and, where given, published statistics."""
+    judge = JudgeConfig(inception=str(folder / "inception.pth"), reference_statistics=str(statistics))
+    return TokenizedImages(image_data("imagefolder", folder, judge=judge, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -515,32 +528,37 @@ def test_an_image_experiment_survives_json(folder: Path) -> None:
 
 
 def test_published_statistics_replace_the_reference(folder: Path, tmp_path: Path) -> None:
-    """An .npz of the reference's own mean and covariance gives the same distance as the images; wrong files are refused."""
-    from bench.results.folder import Results
+    """An .npz of the reference's own mean and covariance gives the same distance as the images."""
+    published = tmp_path / "published.npz"
 
-    def judge(statistics: str) -> object:
-        chosen = JudgeConfig(inception=str(folder / "inception.pth"), reference_statistics=statistics)
-        settings = Evaluation(num_samples=24, num_validation=24, num_reference=24)
-        return TokenizedImages(image_data("imagefolder", folder, judge=chosen)).judge(settings, Results(tmp_path))
+    def judge(statistics: Path | str) -> Judge:
+        return open_judge(judged_images(folder, statistics), FEW_IMAGES, Results(tmp_path))
 
     plain = judge("")
-    features = plain.reference.features  # type: ignore[attr-defined]
-    path = tmp_path / "published.npz"
-    np.savez(path, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
-    published = judge(str(path))
+    features = plain.reference.features
+    np.savez(published, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
+    other = judge(published)
     found = features[:12] + 0.1
-    from bench.evaluate.fidelity import frechet_distance
-
-    distances = [frechet_distance(found, each.reference.gaussian) for each in (plain, published)]  # type: ignore[attr-defined]
+    distances = [frechet_distance(found, each.reference.gaussian) for each in (plain, other)]
     assert distances[0] == pytest.approx(distances[1])
-    assert plain.protocol != published.protocol  # type: ignore[attr-defined]
-    assert "published.npz" in published.reference.name  # type: ignore[attr-defined]
+    assert plain.protocol != other.protocol
+    assert "published.npz" in other.reference.name
+
+
+def test_what_cannot_be_judged_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    """A published reference that is missing or of other features, and an evaluation split that does not exist."""
+    check_judge(judged_images(folder, ""))
+    path = tmp_path / "published.npz"
+    with pytest.raises(ValueError, match=r"published\.npz is missing"):
+        check_judge(judged_images(folder, path))
     np.savez(path, mu=np.zeros(64), sigma=np.eye(64))
     with pytest.raises(ValueError, match="of 64 features"):
-        judge(str(path))
+        check_judge(judged_images(folder, path))
     np.savez(path, arr_0=np.zeros(3))
     with pytest.raises(ValueError, match="mu and sigma"):
-        judge(str(path))
+        check_judge(judged_images(folder, path))
+    with pytest.raises(ValueError, match="validation"):
+        check_judge(judged_images(folder, "", evaluation_split="validation"))
 
 
 def test_run_ids_change_with_the_weights_not_with_their_place(folder: Path, tmp_path: Path) -> None:
@@ -558,7 +576,7 @@ def test_run_ids_change_with_the_weights_not_with_their_place(folder: Path, tmp_
 def test_an_imagefolder_may_have_captions(folder: Path, tmp_path: Path) -> None:
     """metadata.jsonl beside the images: file_name and a caption."""
     images = tmp_path / "train"
-    image_files.mkdir()
+    images.mkdir()
     lines = []
     for name, color, _, content in small_sets.samples(3):
         (images / name).write_bytes(content)

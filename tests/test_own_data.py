@@ -132,11 +132,12 @@ def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> N
     assert not (out / "experiment.json").exists()
     code = (
         "from bench.config.file import load_experiment; from bench.data.open import open_data\n"
-        "from bench.prepare import Recipe, train_parts; from bench.progress import Display\n"
+        "from bench.prepare.networks import NetworkRecipe, own_networks, train_networks\n"
+        "from bench.evaluate.image_judge import load_classifier; from bench.progress import Display\n"
         f"dataset = open_data(load_experiment({str(root / 'parquet.py')!r}, {str(root / 'parquet')!r}).data)\n"
-        "recipe = Recipe(autoencoder_steps=200, classifier_steps=300, classifier_batch_images=16)\n"
-        "train_parts(dataset, recipe, dataset.parts, Display(quiet=True))\n"
-        "print(dataset.classifier.accuracy)"
+        "recipe = NetworkRecipe(autoencoder_steps=200, classifier_steps=300, classifier_batch_images=16)\n"
+        "train_networks(dataset, recipe, own_networks(dataset), Display(quiet=True))\n"
+        "print(load_classifier(dataset).accuracy)"
     )
     places = {"PARADIGM_BENCH_CACHE": str(root / "cache"), "HF_HOME": str(root / "hub")}
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **places})
@@ -157,11 +158,11 @@ def test_plan_needs_neither_data_nor_weights(tmp_path: Path) -> None:
     places = {"PARADIGM_BENCH_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub")}
     code = (
         "import json; from bench.config.file import load_experiment; from bench.data.open import open_data\n"
-        "from bench.plan import _run, count_run; from bench.build import build_meta\n"
+        "from bench.plan.plan import first_run; from bench.plan.cost import count_run; from bench.model import build_meta\n"
         "out = {}\n"
         "for name, method, size in (('imagenet256', 'diffusion-kl-8', 2), ('imagenet256_mar', 'mar-diffloss', 0)):\n"
         "    e = load_experiment(name); i = open_data(e.data); m = {m.name: m for m in e.methods}[method]\n"
-        "    run = _run(e, m, e.sizes[size], 10**20, i)\n"
+        "    run = first_run(e, m, e.sizes[size], 10**20, i)\n"
         "    out[method] = count_run(run, build_meta(run, i.space(m.tokenizer), i.conditions), i.conditions).dense / 1e9\n"
         "print(json.dumps(out))"
     )

@@ -60,13 +60,13 @@ def _weights() -> Iterator[Finding]:
     from bench.config.data import JudgeConfig
     from bench.data.shapes_data import WORLDS, TokenizedShapes
     from bench.evaluate.pretrained import INCEPTION_URL, hub_file
-    from bench.prepare.networks import PARTS
+    from bench.prepare.networks import own_networks
 
     for world in WORLDS:
         dataset = TokenizedShapes(world)
-        for part in PARTS:
-            advice = f"`paradigm-bench prepare {world} --part {part}` makes them"
-            yield Finding(f"weights {world} {part}", dataset.hash(part), advice)
+        for network in own_networks(dataset):
+            advice = f"`paradigm-bench prepare {world} --part {network}` makes them"
+            yield Finding(f"weights {world} {network}", dataset.hash(network), advice)
     inception = hub_file(JudgeConfig().inception)
     yield Finding(
         "weights Inception", str(inception) if inception.is_file() else "", f"for FID of images: {INCEPTION_URL} at {inception}"

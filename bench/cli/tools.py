@@ -50,15 +50,27 @@ def sample(options: argparse.Namespace) -> None:
     """Write a grid of samples for a condition."""
     from dataclasses import replace
 
-    from bench.evaluate.sampler import load_sampler, save_grid
+    from bench.data.open import open_data
+    from bench.evaluate.sampler import Sampler, save_grid
+    from bench.results.folder import Results
+    from bench.sweep.jobs import stored_jobs
 
     if options.num < 1:
         raise UserError(f"--num must be at least 1, not {options.num}")
-    sampler, dataset = load_sampler(options.run)
-    words = dataset.read_condition(options.caption)
+    results, run_id = Results(options.run.parent.parent), options.run.name
+    weights = results.run(run_id) / "weights.safetensors"
+    if not weights.exists():
+        raise UserError(f"{options.run} holds no trained run (no {weights.name}); `paradigm-bench status` lists the runs")
+    planned = {run.run_id: (job, run) for job in stored_jobs(results) for run in job.runs}
+    if run_id not in planned:
+        raise UserError(f"{results.root} plans no run {run_id!r}")
+    job, run = planned[run_id]
+    dataset = open_data(job.data)
+    sampler, condition_tokens = Sampler(dataset, run, job.method, weights), dataset.read_condition(options.caption)
     given = {"guidance": options.guidance, "temperature": options.temperature, "steps": options.steps}
     setting = replace(sampler.method.settings[0], **{name: value for name, value in given.items() if value is not None})
-    images = sampler.images(words.repeat(options.num, *[1] * (words.ndim - 1)), setting, options.seed)
+    repeated = condition_tokens.repeat(options.num, *[1] * (condition_tokens.ndim - 1))
+    images = sampler.images(repeated, setting, options.seed)
     save_grid(images, options.out)
     print(options.out)
 
@@ -70,8 +82,8 @@ def prepare(options: argparse.Namespace) -> None:
     from bench.data.open import open_data
     from bench.data.shapes_data import TokenizedShapes
     from bench.errors import nearest
-    from bench.prepare.networks import PARTS, NetworkRecipe, train_parts
-    from bench.prepare.quality import write_card
+    from bench.prepare.networks import NetworkRecipe, own_networks, train_networks
+    from bench.prepare.quality import write_card, write_image_card
     from bench.progress import Display
 
     data: str | ImageData = options.world
@@ -80,18 +92,16 @@ def prepare(options: argparse.Namespace) -> None:
     if options.experiment is not None:
         data = load_experiment(options.experiment, options.data).data
     dataset, display, recipe = open_data(data), Display(), NetworkRecipe()
-    known = dataset.parts if isinstance(dataset, TokenizedImages) else PARTS
-    parts = tuple(options.part or known)
-    unknown = [part for part in parts if part not in known]
+    known = own_networks(dataset)
+    networks = tuple(options.part or known)
+    unknown = [network for network in networks if network not in known]
     if unknown:
         raise UserError(f"unknown part {unknown[0]!r}; {nearest(unknown[0], list(known))}")
     if not options.measure:
-        train_parts(dataset, recipe, parts, display)
-    if isinstance(dataset, TokenizedShapes) and all(dataset.hash(part) for part in PARTS):
+        train_networks(dataset, recipe, networks, display)
+    if isinstance(dataset, TokenizedShapes) and all(dataset.hash(network) for network in known):
         print(write_card(dataset, recipe, display))
     if isinstance(dataset, TokenizedImages):
-        from bench.prepare.quality import write_image_card
-
         print(write_image_card(dataset, recipe, display))
 
 

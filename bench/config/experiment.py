@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bench.config.data import ImageData
+from bench.errors import nearest
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -68,7 +69,7 @@ class Method:
     label: str = ""
     """How tables and figures call it; empty takes the paradigm's name."""
     tokenizer: str
-    """Name in bench.tokenizers.config.TOKENIZERS, or one of the image data's own."""
+    """Name in bench.config.TOKENIZERS, or one of the image data's own."""
     learning_rates: tuple[float, ...]
     """One per size of the experiment, or several per size for a learning-rate search (`search=True`)."""
     options: Mapping[str, Json] = field(default_factory=dict)
@@ -171,6 +172,11 @@ class Experiment:
             if not self.search and len(method.learning_rates) != len(self.sizes):
                 raise ValueError(f"experiment {self.name}: {method.name} needs one learning rate per size ({len(self.sizes)})")
 
+    @property
+    def tokenizers(self) -> list[str]:
+        """Names of the tokenizers that its methods read, sorted."""
+        return sorted({method.tokenizer for method in self.methods})
+
     def learning_rate_search(self, *, rates: tuple[float, ...], budget: float, num_validation: int) -> Experiment:
         """The same trials for every method: each rate at the smallest size and one budget, scored on validation captions."""
         return replace(
@@ -191,8 +197,6 @@ class Experiment:
         Raises:
             ValueError: for a name that it does not have.
         """
-        from bench.errors import nearest
-
         known = {m.name: m for m in self.methods}
         for name in names:
             if name not in known:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from bench.errors import UserError
+from bench.config.data import ImageData
+from bench.config.experiment import Experiment
+from bench.errors import UserError, nearest
 
 DEFAULT_EXPERIMENT = "shapes"
 
 
-def load_experiment(name: str, data: str | None = None) -> Any:
-    """The EXPERIMENT of a file, or of experiments/NAME.py here or beside the package, with its images at `data`."""
-    from dataclasses import replace
+def load_experiment(name: str, data: str | None = None) -> Experiment:
+    """The EXPERIMENT of a file, or of experiments/NAME.py here or beside the package, with its images at `data`.
 
-    from bench.config.data import ImageData
-    from bench.config.experiment import Experiment
-    from bench.errors import nearest
-
+    Raises:
+        UserError: when there is none, the file fails, or `data` is given for a procedural world.
+    """
     package = Path(__file__).parent.parent
     folders = [Path("experiments"), package.parent / "experiments", package / "experiments"]  # the last one in an installed wheel
     candidates = [Path(name), *(folder / f"{name}.py" for folder in folders)]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from bench.paradigm import TokenSpace
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,24 +72,6 @@ class TokenizerConfig:
     group: int = 1
     """group x group neighbors become one token with group^2 times the channels, for autoencoders of a smaller stride (table 2,
     KL-8)."""
-
-    def space(self, autoencoder: AutoencoderConfig | PretrainedConfig) -> TokenSpace:
-        """What the paradigms read.
-
-        Raises:
-            ValueError: when the grid cannot be grouped, or codes would be.
-        """
-        from bench.paradigm import TokenSpace  # imported late: configurations need no torch
-
-        discrete = autoencoder.num_codes > 0 and not self.before_quantization
-        if autoencoder.grid % self.group or (discrete and self.group > 1):
-            raise ValueError(
-                f"tokenizer {self.part!r}: group={self.group} must divide the grid of {autoencoder.grid} and needs latents"
-            )
-        grid = autoencoder.grid // self.group
-        if discrete:
-            return TokenSpace(kind="codes", grid=grid, vocabulary=autoencoder.num_codes)
-        return TokenSpace(kind="latents", grid=grid, channels=autoencoder.num_channels * self.group**2)
 
 
 TOKENIZERS = {

@@ -8,28 +8,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from bench.conditioning import ConditionSpace
-from bench.config.experiment import Evaluation
 from bench.config.tokenizers import AutoencoderConfig, PretrainedConfig, TokenizerConfig
+from bench.data.latents import Encoded
 from bench.errors import nearest
 from bench.files import file_hash
 from bench.paradigm import TokenSpace
-
-if TYPE_CHECKING:
-    from bench.data.latents import Encoded
-    from bench.evaluate.judge import Judge
-    from bench.results.folder import Results
-    from bench.tokenizers.base import ImageAutoencoder
-    from bench.tokenizers.tokenizer import Tokenizer
+from bench.tokenizers.autoencoder import Autoencoder
+from bench.tokenizers.base import ImageAutoencoder
+from bench.tokenizers.tokenizer import Tokenizer, token_space
 
 
 class TokenizedData(ABC):
-    """A data set with what turns it into tokens and conditions, and what judges images of it."""
+    """A data set with what turns it into tokens and conditions."""
 
     name: str
     fingerprint: str
@@ -47,15 +43,7 @@ class TokenizedData(ABC):
         """Name and fingerprint, part of a run's identity."""
         return f"{self.name}@{self.fingerprint}"
 
-    @property
-    @abstractmethod
-    def folder(self) -> Path:
-        """Where the weights that `paradigm-bench prepare` makes lie."""
-
-    @property
-    @abstractmethod
-    def prepare_command(self) -> str:
-        """What makes them."""
+    # -- conditions
 
     @property
     @abstractmethod
@@ -70,16 +58,14 @@ class TokenizedData(ABC):
             ValueError: for words or classes that the data does not have.
         """
 
-    @abstractmethod
-    def cache(self, results: Results) -> Path:
-        """Where latents of the training images are kept."""
+    # -- training images
 
     @abstractmethod
     def check(self, num_images: int) -> None:
-        """Refuse what cannot be trained or evaluated on this machine, before hours are spent.
+        """Refuse data that this machine lacks or that is not as stated, before hours are spent.
 
         Raises:
-            ValueError: naming the file that is missing and the command that makes or fetches it.
+            ValueError: naming what is missing or differs, and what to do.
         """
 
     @abstractmethod
@@ -94,24 +80,43 @@ class TokenizedData(ABC):
         """How many of the training images may be unreadable."""
         return 0
 
-    @abstractmethod
-    def protocol(self, evaluation: Evaluation) -> str:
-        """Hash of what decides a quality number besides the model."""
+    # -- files
 
+    @property
     @abstractmethod
-    def judge(self, settings: Evaluation, results: Results) -> Judge:
-        """What scores generated images; loads its networks."""
+    def folder(self) -> Path:
+        """Where the weights that `paradigm-bench prepare` makes lie."""
 
-    def weights(self, part: str) -> Path:
-        """The file of a part's weights that the suite made.
+    @property
+    @abstractmethod
+    def prepare_command(self) -> str:
+        """What makes them."""
+
+    def weights(self, network: str) -> Path:
+        """The file of a network's weights that the suite made.
 
         Raises:
             ValueError: when it is not on this machine, naming the command that makes it.
         """
-        path = self.folder / f"{part}.safetensors"
+        path = self.folder / f"{network}.safetensors"
         if not path.exists():
-            raise ValueError(f"{path} is missing; make it with `{self.prepare_command} --part {part}`")
+            raise ValueError(f"{path} is missing; make it with `{self.prepare_command} --part {network}`")
         return path
+
+    def hash(self, network: str) -> str:
+        """Short hash of a network's weights; empty when they are not made yet (planning needs none)."""
+        return file_hash(self.folder / f"{network}.safetensors")
+
+    def cache(self, results_cache: Path) -> Path:
+        """Where what is made once of the images is kept: in the cache of a results folder, unless all experiments share it."""
+        return results_cache
+
+    def latent_folder(self, results_cache: Path, tokenizer: str, num_images: int) -> Path:
+        """The cache of the training images as a tokenizer encodes them."""
+        name = f"latents-{self.fingerprint}-{tokenizer}-{self.tokenizer_hash(tokenizer)}-{num_images}"
+        return self.cache(results_cache) / name
+
+    # -- tokenizers
 
     def check_tokenizers(self, names: Iterable[str]) -> None:
         """Make sure of the tokenizers' weights, which a run's identity holds; fetches them where downloads are allowed.
@@ -123,15 +128,19 @@ class TokenizedData(ABC):
             if not self.tokenizer_hash(name):
                 self.autoencoder(self.tokenizer_config(name).part)
 
-    def hash(self, part: str) -> str:
-        """Short hash of a part's weights; empty when they are not made yet (planning needs none)."""
-        return file_hash(self.folder / f"{part}.safetensors")
+    def autoencoder_config(self, name: str) -> AutoencoderConfig | PretrainedConfig:
+        """An autoencoder's sizes, known without its weights.
 
-    def autoencoder(self, part: str) -> ImageAutoencoder:
-        """An autoencoder that the suite trained, frozen."""
-        from bench.tokenizers.autoencoder import Autoencoder  # imported late: planning needs no networks
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if name not in self.autoencoder_configs:
+            raise ValueError(f"unknown autoencoder {name!r}; {nearest(name, list(self.autoencoder_configs))}")
+        return self.autoencoder_configs[name]
 
-        return Autoencoder.load(self.weights(part))
+    def autoencoder(self, name: str) -> ImageAutoencoder:
+        """An autoencoder with its weights, frozen; here one that the suite trained."""
+        return Autoencoder.load(self.weights(name))
 
     def tokenizer_config(self, name: str) -> TokenizerConfig:
         """Which tokens a tokenizer's name means.
@@ -143,25 +152,8 @@ class TokenizedData(ABC):
             raise ValueError(f"unknown tokenizer {name!r}; {nearest(name, list(self.tokenizer_configs))}")
         return self.tokenizer_configs[name]
 
-    def autoencoder_config(self, part: str) -> AutoencoderConfig | PretrainedConfig:
-        """An autoencoder's sizes, known without its weights.
-
-        Raises:
-            ValueError: for an unknown name.
-        """
-        if part not in self.autoencoder_configs:
-            raise ValueError(f"unknown autoencoder {part!r}; {nearest(part, list(self.autoencoder_configs))}")
-        return self.autoencoder_configs[part]
-
-    def space(self, tokenizer: str) -> TokenSpace:
-        """A tokenizer's token space, known without its weights."""
-        config = self.tokenizer_config(tokenizer)
-        return config.space(self.autoencoder_config(config.part))
-
     def tokenizer(self, name: str) -> Tokenizer:
         """A tokenizer with its weights, frozen."""
-        from bench.tokenizers.tokenizer import Tokenizer
-
         config = self.tokenizer_config(name)
         return Tokenizer(self.autoencoder(config.part), config)
 
@@ -169,11 +161,16 @@ class TokenizedData(ABC):
         """Short hash of a tokenizer's weights; empty when they are not on this machine."""
         return self.hash(self.tokenizer_config(name).part)
 
-    def stored(self, tokens: Tensor, tokenizer: str) -> np.ndarray:
-        """Tokens (n, ...) as the latent cache keeps them: moments in float16, codes in the smallest type that holds them."""
-        return tokens.cpu().numpy().astype(self.stored_type(tokenizer))
+    def space(self, tokenizer: str) -> TokenSpace:
+        """A tokenizer's token space, known without its weights."""
+        config = self.tokenizer_config(tokenizer)
+        return token_space(config, self.autoencoder_config(config.part))
 
-    def stored_type(self, tokenizer: str) -> np.dtype[Any]:
+    def cached_tokens(self, tokens: Tensor, tokenizer: str) -> np.ndarray:
+        """Tokens (n, ...) as the latent cache keeps them: moments in float16, codes in the smallest type that holds them."""
+        return tokens.cpu().numpy().astype(self.cached_type(tokenizer))
+
+    def cached_type(self, tokenizer: str) -> np.dtype[Any]:
         """Number type of a tokenizer's tokens in the latent cache."""
         space = self.space(tokenizer)
         if space.kind == "latents":
@@ -181,8 +178,8 @@ class TokenizedData(ABC):
         return np.dtype(np.uint16 if space.vocabulary <= 2**16 else np.int32)
 
     def row_bytes(self, tokenizer: str) -> int:
-        """What one training image takes in the latent cache."""
+        """What one training image takes in the latent cache, in bytes."""
         space, conditions = self.space(tokenizer), self.conditions
-        token = self.stored_type(tokenizer).itemsize * (2 * space.channels if space.kind == "latents" else 1)
-        word = 2 * conditions.feature_dim if conditions.feature_dim else 4
-        return self.views * space.num_tokens * token + conditions.num_tokens * word
+        token = self.cached_type(tokenizer).itemsize * (2 * space.channels if space.kind == "latents" else 1)
+        condition_token = 2 * conditions.feature_dim if conditions.feature_dim else 4
+        return self.views * space.num_tokens * token + conditions.num_tokens * condition_token

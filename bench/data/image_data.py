@@ -1,7 +1,7 @@
 """A data set of images as tokens: rows read by `datasets`, pretrained or own autoencoders, frozen text encoders.
 
-What is made once per data set (latents, whitening, the suite's own autoencoders and classifier) lies in one folder that all its
-experiments share: PARADIGM_BENCH_CACHE, or ~/.cache/paradigm-bench; weights that ship with the package come first.
+What is made once per data set (latents, whitening, the suite's own networks) lies in one folder that all its experiments share:
+PARADIGM_BENCH_CACHE, or ~/.cache/paradigm-bench; weights that ship with the package come first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,36 +23,29 @@ from torch import Tensor
 
 from bench.conditioning import ConditionSpace
 from bench.config.data import ImageData
-from bench.config.experiment import Evaluation
 from bench.config.tokenizers import AutoencoderConfig, TokenizerConfig
 from bench.data.base import TokenizedData
+from bench.data.image_files import ImageSet
+from bench.data.latents import Encoded
+from bench.data.text_encoder import TextEncoder
 from bench.errors import nearest
-from bench.files import file_hash, write_file
+from bench.files import write_file
 from bench.hub import cache_root
 from bench.model import device_type
+from bench.tokenizers.base import ImageAutoencoder
+from bench.tokenizers.pretrained import load_pretrained, pretrained_hash
+from bench.tokenizers.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from bench.data.image_files import ImageSet
-    from bench.data.latents import Encoded
-    from bench.data.text_encoder import TextEncoder
-    from bench.evaluate.classifier import Classifier
-    from bench.evaluate.image_judge import ImageJudge
-    from bench.results.folder import Results
-    from bench.tokenizers.base import ImageAutoencoder
-    from bench.tokenizers.tokenizer import Tokenizer
-
-
-CLASSIFIER = "classifier"
 ENCODED_AT_ONCE = 32
 """Images in one pass of an autoencoder: 256 x 256 pixels of a KL-16 then take about 4 GB."""
 WHITENING_IMAGES = 2048
 """Images of the training split that latents' mean and standard deviation are measured on."""
 SPREAD_SEED = 0
-"""Of the permutation that spreads whitening, reference and floor images over a data set that may be sorted by class."""
+"""Of the permutation that spreads a choice of images over a data set that may be sorted by class."""
 
 
 class TokenizedImages(TokenizedData):
-    """Everything of a data set of images that a run or its evaluation needs."""
+    """Everything of a data set of images that a run needs."""
 
     chunk = 256
 
@@ -64,7 +57,9 @@ class TokenizedImages(TokenizedData):
         for name in ("name", "path", "evaluation_split", "max_corrupt", "autoencoders", "tokenizers", "judge"):
             del decides[name]
         self.fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
-        self.autoencoder_configs = {name: replace(part, resolution=data.resolution) for name, part in data.autoencoders.items()}
+        self.autoencoder_configs = {
+            name: replace(config, resolution=data.resolution) for name, config in data.autoencoders.items()
+        }
         self.tokenizer_configs = {name: TokenizerConfig(part=name) for name in data.autoencoders} | dict(data.tokenizers)
         self.device = device_type()
 
@@ -84,12 +79,6 @@ class TokenizedImages(TokenizedData):
         return f"paradigm-bench prepare --experiment <the experiment>{place}"
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """What `prepare` makes: the suite's own autoencoders, and the classifier where one judges."""
-        own = tuple(name for name, config in self.autoencoder_configs.items() if isinstance(config, AutoencoderConfig))
-        return own + ((CLASSIFIER,) if self.data.judge.features == "classifier" else ())
-
-    @property
     def conditions(self) -> ConditionSpace:
         text = self.data.text
         if text is None:
@@ -99,23 +88,17 @@ class TokenizedImages(TokenizedData):
     @cached_property
     def training_set(self) -> ImageSet:
         """The training split."""
-        from bench.data.image_files import ImageSet
-
         return ImageSet(self.data, self.data.split)
 
     @cached_property
     def evaluation_set(self) -> ImageSet:
         """Where evaluation captions and reference images come from."""
-        from bench.data.image_files import ImageSet
-
         split = self.data.evaluation_split
         return ImageSet(self.data, split) if split and split != self.data.split else self.training_set
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The frozen text encoder of a captioned data set."""
-        from bench.data.text_encoder import TextEncoder
-
         assert self.data.text is not None
         return TextEncoder(self.data.text, self.device)
 
@@ -140,22 +123,11 @@ class TokenizedImages(TokenizedData):
         """Names of the classes, from the data where it has any."""
         return self.training_set.class_names
 
-    def cache(self, results: Results) -> Path:
+    def cache(self, results_cache: Path) -> Path:
         return self.cache_folder
 
     def check(self, num_images: int) -> None:
-        """Opens the data, whose columns, classes and size must be as stated, and loads every network that judges."""
-        from bench.evaluate import pretrained
-
-        judge = self.data.judge
-        if judge.features == CLASSIFIER:
-            self.weights(CLASSIFIER)
-        else:
-            pretrained.inception(judge.inception, self.device)
-        if judge.dinov2:
-            pretrained.dinov2(judge.dinov2, self.device)
-        if judge.clip:
-            pretrained.ClipScore(judge.clip, self.device)
+        """Opens the data, whose columns, classes and size must be as stated, and the text encoder."""
         if self.data.text is not None:
             _ = self.text_encoder
         if len(self.training_set) < num_images:
@@ -178,14 +150,12 @@ class TokenizedImages(TokenizedData):
         """Indices (n,) at places start .. stop - 1 of a fixed permutation of a split."""
         return np.random.default_rng(SPREAD_SEED).permutation(len(images))[start:stop]
 
-    def autoencoder(self, part: str) -> ImageAutoencoder:
-        config = self.autoencoder_config(part)
+    def autoencoder(self, name: str) -> ImageAutoencoder:
+        config = self.autoencoder_config(name)
         if isinstance(config, AutoencoderConfig):
-            return super().autoencoder(part)
-        from bench.tokenizers.pretrained import load_pretrained
-
+            return super().autoencoder(name)
         model = load_pretrained(config)
-        path = self.cache_folder / f"whitening-{part}-{self._weights_hash(part)}.safetensors"
+        path = self.cache_folder / f"whitening-{name}-{self._weights_hash(name)}.safetensors"
         if path.exists():
             measured = load_file(path)
             model.shift.copy_(measured["shift"])
@@ -207,12 +177,10 @@ class TokenizedImages(TokenizedData):
     def tokenizer(self, name: str) -> Tokenizer:
         return super().tokenizer(name).to(self.device)
 
-    def _weights_hash(self, part: str) -> str:
-        config = self.autoencoder_config(part)
+    def _weights_hash(self, autoencoder: str) -> str:
+        config = self.autoencoder_config(autoencoder)
         if isinstance(config, AutoencoderConfig):
-            return self.hash(part)
-        from bench.tokenizers.pretrained import pretrained_hash
-
+            return self.hash(autoencoder)
         return pretrained_hash(config) or config.sha256[:12]
 
     def tokenizer_hash(self, name: str) -> str:
@@ -225,45 +193,24 @@ class TokenizedImages(TokenizedData):
         return hashlib.sha256(content.encode()).hexdigest()[:12] if weights else ""
 
     def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
-        from bench.data.latents import Encoded
-
         model, pool, space, conditions = self.tokenizer(tokenizer), self.pool(), self.space(tokenizer), self.conditions
-        words_type = np.float16 if conditions.feature_dim else np.int32
+        condition_type = np.float16 if conditions.feature_dim else np.int32
 
         @torch.inference_mode()
         def encode(indices: range) -> Encoded:
             images, found, skipped = self.training_set.read(indices, pool.map)
-            tokens, words = [], []
+            tokens, condition_tokens = [], []
             for start in range(0, len(images), ENCODED_AT_ONCE):
-                part = torch.from_numpy(images[start : start + ENCODED_AT_ONCE]).to(self.device)
-                views = [part, part.flip(3)][: self.views]
-                tokens.append(np.stack([self.stored(model.encode(view), tokenizer) for view in views], axis=1))
-                words.append(self.tokens_of(found[start : start + ENCODED_AT_ONCE]).numpy().astype(words_type))
+                pixels = torch.from_numpy(images[start : start + ENCODED_AT_ONCE]).to(self.device)
+                views = [pixels, pixels.flip(3)][: self.views]
+                tokens.append(np.stack([self.cached_tokens(model.encode(view), tokenizer) for view in views], axis=1))
+                asked = self.tokens_of(found[start : start + ENCODED_AT_ONCE])
+                condition_tokens.append(asked.numpy().astype(condition_type))
             if tokens:
-                return Encoded(np.concatenate(tokens), np.concatenate(words), skipped)
+                return Encoded(np.concatenate(tokens), np.concatenate(condition_tokens), skipped)
             shape = (space.num_tokens, 2 * space.channels) if space.kind == "latents" else (space.num_tokens,)
-            word = (conditions.feature_dim,) if conditions.feature_dim else ()
-            nothing = np.empty((0, conditions.num_tokens, *word), words_type)
-            return Encoded(np.empty((0, self.views, *shape), self.stored_type(tokenizer)), nothing, skipped)
+            features = (conditions.feature_dim,) if conditions.feature_dim else ()
+            nothing = np.empty((0, conditions.num_tokens, *features), condition_type)
+            return Encoded(np.empty((0, self.views, *shape), self.cached_type(tokenizer)), nothing, skipped)
 
         return encode
-
-    @cached_property
-    def classifier(self) -> Classifier:
-        """The classifier that `prepare` trained on this data set, frozen."""
-        from bench.evaluate.classifier import Classifier
-
-        return Classifier.load(self.weights(CLASSIFIER))
-
-    def protocol(self, evaluation: Evaluation) -> str:
-        data, judge = self.data, asdict(self.data.judge)
-        judge["reference_statistics"] = (
-            file_hash(Path(data.judge.reference_statistics)) if data.judge.reference_statistics else ""
-        )
-        judged = [self.fingerprint, data.evaluation_split, judge, self.hash(CLASSIFIER), asdict(evaluation)]
-        return hashlib.sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest()[:8]
-
-    def judge(self, settings: Evaluation, results: Results) -> ImageJudge:
-        from bench.evaluate.image_judge import ImageJudge
-
-        return ImageJudge(self, settings, results)

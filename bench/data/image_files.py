@@ -4,6 +4,7 @@ Letters: n images, H resolution.
 
 `datasets` reads folders, WebDataset shards, parquet files and hub names into one table with random access; COCO's captions and
 scikit-learn's digits become such a table too. Images are decoded here, so that one that cannot be read is named and skipped.
+`datasets` and scikit-learn are imported where they are used: they take seconds, and planning opens no table.
 """
 
 from __future__ import annotations

@@ -190,13 +190,13 @@ class TrainingData:
         rows = part.rows(batch)
         indices = self.indices(seed, step, batch)[rows]
         condition = self.rows("condition", indices)
-        words = torch.from_numpy(condition.astype(np.float32 if condition.dtype == np.float16 else np.int64))
+        condition_tokens = torch.from_numpy(condition.astype(np.float32 if condition.dtype == np.float16 else np.int64))
         stored = self.rows("tokens", indices)
         views = stored.shape[1]
         view = np.random.default_rng(step_seed(seed, step, "view")).integers(views, size=batch)[rows] if views > 1 else 0
         chosen = stored[np.arange(len(indices)), view]
         if chosen.dtype != np.float16:
-            return torch.from_numpy(chosen.astype(np.int64)), words
+            return torch.from_numpy(chosen.astype(np.int64)), condition_tokens
         mean, std = torch.from_numpy(chosen).float().chunk(2, dim=2)
         generator = torch.Generator().manual_seed(step_seed(seed, step, "posterior"))
-        return mean + std * torch.randn((batch, *mean.shape[1:]), generator=generator)[rows], words
+        return mean + std * torch.randn((batch, *mean.shape[1:]), generator=generator)[rows], condition_tokens

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bench.config.data import ImageData
 from bench.data.base import TokenizedData
+from bench.data.image_data import TokenizedImages
+from bench.data.shapes_data import TokenizedShapes
 
 
 def open_data(data: str | ImageData) -> TokenizedData:
@@ -12,10 +14,4 @@ def open_data(data: str | ImageData) -> TokenizedData:
     Raises:
         ValueError: for a procedural world that does not exist.
     """
-    if isinstance(data, ImageData):
-        from bench.data.image_data import TokenizedImages
-
-        return TokenizedImages(data)
-    from bench.data.shapes_data import TokenizedShapes
-
-    return TokenizedShapes(data)
+    return TokenizedImages(data) if isinstance(data, ImageData) else TokenizedShapes(data)

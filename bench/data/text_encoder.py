@@ -23,6 +23,7 @@ class TextEncoder:
         Raises:
             ValueError: when it is not there, is of another kind, or has another width than the experiment says.
         """
+        # imported late: takes seconds, and only captioned images need it
         from transformers import AutoConfig, AutoTokenizer, CLIPTextModel, T5EncoderModel
 
         self.config = config

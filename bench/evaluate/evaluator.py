@@ -19,6 +19,7 @@ from bench.config.experiment import Evaluation, Method, Setting, merged
 from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.evaluate.latency import measure_speed
+from bench.evaluate.open import open_judge
 from bench.evaluate.sampler import SAMPLE_BATCH, Sampler, save_grid
 from bench.files import append_line
 from bench.flops.sampling import count_sampling
@@ -31,7 +32,7 @@ class Evaluator:
 
     def __init__(self, dataset: TokenizedData, settings: Evaluation, results: Results) -> None:
         self.dataset, self.settings, self.results = dataset, settings, results
-        self.judge = dataset.judge(settings, results)
+        self.judge = open_judge(dataset, settings, results)
 
     def evaluate(self, run: Run, method: Method, report: Callable[[str], None]) -> None:
         """Append the run's rows to its evals.jsonl and write samples.png.
@@ -44,11 +45,11 @@ class Evaluator:
         path.unlink(missing_ok=True)
         sampler = Sampler(self.dataset, run, method, folder / "weights.safetensors")
         began = time.perf_counter()
-        words = self.judge.conditions("validation", self.settings.num_validation)
+        condition_tokens = self.judge.conditions("validation", self.settings.num_validation)
         tried = []
         for index, setting in enumerate(method.settings, start=1):
             report(f"setting {index} of {len(method.settings)}")
-            tried.append(self._validation_row(sampler, words, setting))
+            tried.append(self._validation_row(sampler, condition_tokens, setting))
             append_line(path, tried[-1])
         if self.settings.validation_only:
             return
@@ -62,33 +63,35 @@ class Evaluator:
             best = max(range(len(tried)), key=lambda index: key(tried[index]))
             chosen.setdefault(best, []).append(metric)
         first = next(iter(self.judge.selection))
-        words = self.judge.conditions("test", self.settings.num_samples)
+        condition_tokens = self.judge.conditions("test", self.settings.num_samples)
         for index, metrics in chosen.items():
             report(f"test conditions, best setting for {' and '.join(metrics)}")
-            row = self._test_row(sampler, words, method.settings[index], measure=first in metrics)
+            row = self._test_row(sampler, condition_tokens, method.settings[index], measure=first in metrics)
             append_line(path, {**row, **tuning, "tuned_for": " ".join(metrics)})
         report("test conditions, raw weights")
         index = next(index for index, metrics in chosen.items() if first in metrics)
         raw = Sampler(self.dataset, run, method, folder / "weights.safetensors", ema=False)
-        append_line(path, {**self._test_row(raw, words, method.settings[index], measure=False), "tuned_for": first})
+        append_line(path, {**self._test_row(raw, condition_tokens, method.settings[index], measure=False), "tuned_for": first})
 
-    def _draw(self, sampler: Sampler, words: Tensor, setting: Setting, split: str, batch: int = SAMPLE_BATCH) -> Tensor:
+    def _draw(
+        self, sampler: Sampler, condition_tokens: Tensor, setting: Setting, split: str, batch: int = SAMPLE_BATCH
+    ) -> Tensor:
         """One image per row of condition tokens, at the split's sample seed."""
-        return sampler.images(words, setting, self.judge.sample_seed(split), batch)
+        return sampler.images(condition_tokens, setting, self.judge.sample_seed(split), batch)
 
-    def _validation_row(self, sampler: Sampler, words: Tensor, setting: Setting) -> dict[str, Any]:
+    def _validation_row(self, sampler: Sampler, condition_tokens: Tensor, setting: Setting) -> dict[str, Any]:
         """What the choice of a setting needs."""
         began = time.perf_counter()
-        images = self._draw(sampler, words, setting, "validation")
-        row = {**sampler.columns(setting), "split": "validation", "num_samples": len(words)}
+        images = self._draw(sampler, condition_tokens, setting, "validation")
+        row = {**sampler.columns(setting), "split": "validation", "num_samples": len(condition_tokens)}
         row |= {"sample_seed": self.judge.sample_seed("validation")}
         row |= self.judge.validation_scores(images) | self.costs(sampler, setting)
         return {**row, **self._ending(began)}
 
-    def _test_row(self, sampler: Sampler, words: Tensor, setting: Setting, *, measure: bool) -> dict[str, Any]:
+    def _test_row(self, sampler: Sampler, condition_tokens: Tensor, setting: Setting, *, measure: bool) -> dict[str, Any]:
         """All quality columns; with `measure` also speed, the held-out conditions and the grid."""
         began, settings = time.perf_counter(), self.settings
-        images = self._draw(sampler, words, setting, "test")
+        images = self._draw(sampler, condition_tokens, setting, "test")
         row: dict[str, Any] = {
             **sampler.columns(setting),
             "split": "test",
@@ -99,7 +102,7 @@ class Evaluator:
         }
         if measure:
             speed = measure_speed(
-                lambda batch: self._draw(sampler, words[:batch], setting, "test", batch),
+                lambda batch: self._draw(sampler, condition_tokens[:batch], setting, "test", batch),
                 settings.latency_calls,
                 settings.throughput_batches,
             )
@@ -120,8 +123,7 @@ class Evaluator:
             space, conditions = self.dataset.space(run.tokenizer), self.dataset.conditions
             cost = count_sampling(
                 build_meta(replace(run, options=options), space, conditions),
-                conditions.num_tokens,
-                conditions.feature_dim,
+                conditions,
                 steps=setting.steps,
                 guidance=guidance,
             )

@@ -63,8 +63,8 @@ class FeatureNetwork:
     @torch.inference_mode()
     def read(self, images: Tensor) -> list[np.ndarray]:
         """All that `forward` gives of images (n, 3, H, H) uint8, float64."""
-        parts = [self.forward(part) for part in images.split(self.batch)]
-        return [torch.cat(found).double().cpu().numpy() for found in zip(*parts, strict=True)]
+        chunks = [self.forward(chunk) for chunk in images.split(self.batch)]
+        return [torch.cat(found).double().cpu().numpy() for found in zip(*chunks, strict=True)]
 
     def features(self, images: Tensor) -> np.ndarray:
         """Features (n, d) float64 of images (n, 3, H, H) uint8."""
@@ -181,13 +181,13 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return product * product * product
 
 
-def _parts(x: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(x: np.ndarray) -> Iterator[np.ndarray]:
     """A set's rows, a few at a time: pairs of 50,000 images do not fit into memory at once."""
     return (x[start : start + ROWS_AT_ONCE] for start in range(0, len(x), ROWS_AT_ONCE))
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
-    return float(sum(_kernel(part, y).sum() for part in _parts(x)))
+    return float(sum(_kernel(part, y).sum() for part in _chunks(x)))
 
 
 def _self_pairs(x: np.ndarray) -> float:
@@ -229,7 +229,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, within_b: float, blocks: np.nd
 def neighbor_radius(x: np.ndarray, neighbors: int = DENSITY_NEIGHBORS) -> np.ndarray:
     """Distance of each member (n,) of a set (n, d) to its k-th neighbor."""
     # place 0 is the member itself
-    return np.concatenate([np.partition(cdist(part, x), neighbors, axis=1)[:, neighbors] for part in _parts(x)])
+    return np.concatenate([np.partition(cdist(part, x), neighbors, axis=1)[:, neighbors] for part in _chunks(x)])
 
 
 def density_and_coverage(generated: np.ndarray, real: np.ndarray, radius: np.ndarray) -> tuple[float, float]:
@@ -238,7 +238,7 @@ def density_and_coverage(generated: np.ndarray, real: np.ndarray, radius: np.nda
     Density: real balls per generated image over k. Coverage: share of real images whose ball holds a generated one. Equal
     distributions give 1 and, for n = m, about 1 - 2^-k.
     """
-    pairs = zip(_parts(real), _parts(radius), strict=True)
+    pairs = zip(_chunks(real), _chunks(radius), strict=True)
     held = np.concatenate([(cdist(part, generated) < limit[:, None]).sum(1) for part, limit in pairs])
     return float(held.sum() / (DENSITY_NEIGHBORS * len(generated))), float((held > 0).mean())
 

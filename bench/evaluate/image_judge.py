@@ -6,6 +6,7 @@ Letters: n images, M condition tokens.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,78 @@ import torch
 from torch import Tensor
 
 from bench.config.experiment import Evaluation
-from bench.data.image_data import CLASSIFIER, TokenizedImages
+from bench.data.image_data import TokenizedImages
 from bench.data.image_files import ImageSet
 from bench.evaluate import fidelity, pretrained
-from bench.evaluate.classifier import FEATURE_DIM
+from bench.evaluate.classifier import FEATURE_DIM, Classifier
 from bench.evaluate.judge import Judge, cluster_error
-from bench.files import write_file
+from bench.files import file_hash, write_file
 from bench.results.folder import Results
 
+CLASSIFIER = "classifier"
+"""The suite's own judge of classes, as its file and JudgeConfig.features call it."""
 VALIDATION_SEED = 1_000_003
 """Added to the sample seed of validation images: where conditions are classes, both splits have the same ones."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks that judge a data set of images; None where the experiment names none."""
+
+    features: fidelity.FeatureNetwork
+    classifier: Classifier | None
+    dinov2: fidelity.FeatureNetwork | None
+    clip: pretrained.ClipScore | None
+
+
+def load_classifier(dataset: TokenizedImages) -> Classifier:
+    """The classifier that `paradigm-bench prepare` trained on this data set, frozen.
+
+    Raises:
+        ValueError: when its weights are missing, naming the command that makes them.
+    """
+    return Classifier.load(dataset.weights(CLASSIFIER))
+
+
+def load_networks(dataset: TokenizedImages) -> Networks:
+    """All networks that judge a data set of images, on the device that models run on.
+
+    Raises:
+        ValueError: for a network that is not on this machine.
+    """
+    judge, device = dataset.data.judge, dataset.device
+    classifier = load_classifier(dataset).to(device) if judge.features == CLASSIFIER else None
+    if classifier is None:
+        features = pretrained.inception(judge.inception, device)
+    else:
+        name = f"{dataset.name}-classifier-{dataset.hash(CLASSIFIER)}"
+        features = fidelity.FeatureNetwork(name, FEATURE_DIM, lambda images: (classifier.features(images).cpu(),))
+    return Networks(
+        features,
+        classifier,
+        pretrained.dinov2(judge.dinov2, device) if judge.dinov2 else None,
+        pretrained.ClipScore(judge.clip, device) if judge.clip else None,
+    )
+
+
+def published_statistics(file: str, network: fidelity.FeatureNetwork) -> fidelity.Gaussian | None:
+    """Mean and covariance of a published reference from an .npz of the ADM evaluator's format; None where no file is named.
+
+    Raises:
+        ValueError: when the file is missing, is none, or was made with another network.
+    """
+    if not file:
+        return None
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"reference_statistics {path} is missing; put the .npz with mu and sigma there, or leave the option out")
+    with np.load(path, allow_pickle=False) as content:
+        if not {"mu", "sigma"} <= set(content.files):
+            raise ValueError(f"{path} has {', '.join(content.files)}, but mu and sigma are needed")
+        mean, covariance = content["mu"].astype(np.float64), content["sigma"].astype(np.float64)
+    if mean.shape != (network.dim,) or covariance.shape != (network.dim, network.dim):
+        raise ValueError(f"{path} is of {mean.shape[0]} features, {network.name} has {network.dim}")
+    return fidelity.Gaussian(mean, covariance)
 
 
 class ImageJudge(Judge):
@@ -35,24 +98,36 @@ class ImageJudge(Judge):
     def __init__(self, dataset: TokenizedImages, settings: Evaluation, results: Results) -> None:
         super().__init__(dataset, settings, results)
         self._captions_asked: dict[tuple[str, int], list[int | str]] = {}
-        self.data, judge, device = dataset.data, dataset.data.judge, dataset.device
-        self.classifier = dataset.classifier.to(device) if judge.features == CLASSIFIER else None
-        classifier = self.classifier
-        if classifier is not None:
-            name = f"{self.data.name}-classifier-{dataset.hash(CLASSIFIER)}"
-            self.network = fidelity.FeatureNetwork(name, FEATURE_DIM, lambda images: (classifier.features(images).cpu(),))
-        else:
-            self.network = pretrained.inception(judge.inception, device)
-        self.dinov2 = pretrained.dinov2(judge.dinov2, device) if judge.dinov2 else None
-        self.clip = pretrained.ClipScore(judge.clip, device) if judge.clip else None
+        self.data, networks = dataset.data, load_networks(dataset)
+        self.network, self.classifier = networks.features, networks.classifier
+        self.dinov2, self.clip = networks.dinov2, networks.clip
         features = self._reference_features(self.network)
-        self.reference = fidelity.Reference(self._reference_name(len(features)), features, self._published())
+        published = published_statistics(self.data.judge.reference_statistics, self.network)
+        self.reference = fidelity.Reference(self._reference_name(len(features)), features, published)
         self.selection = {}
         if self.classifier is not None:
             self.selection["prompt_accuracy"] = lambda row: row["prompt_accuracy"]
         elif self.clip is not None:
             self.selection["clip_score"] = lambda row: row["clip_score"]
         self.selection["fid"] = lambda row: -row.get("fid", math.inf)
+
+    @classmethod
+    def own_networks(cls, dataset: TokenizedImages) -> tuple[str, ...]:
+        return (CLASSIFIER,) if dataset.data.judge.features == CLASSIFIER else ()
+
+    @classmethod
+    def check(cls, dataset: TokenizedImages) -> None:
+        """Loads every network that judges, reads the published statistics and opens the evaluation split."""
+        networks = load_networks(dataset)
+        published_statistics(dataset.data.judge.reference_statistics, networks.features)
+        _ = dataset.evaluation_set
+
+    def protocol_content(self) -> list[Any]:
+        data, judge = self.dataset.data, asdict(self.dataset.data.judge)
+        statistics = data.judge.reference_statistics
+        judge["reference_statistics"] = file_hash(Path(statistics)) if statistics else ""
+        content = [self.dataset.fingerprint, data.evaluation_split, judge, self.dataset.hash(CLASSIFIER)]
+        return [*content, asdict(self.settings)]
 
     # -- what is compared with
 
@@ -78,7 +153,7 @@ class ImageJudge(Judge):
     def _reference_features(self, network: fidelity.FeatureNetwork) -> np.ndarray:
         """Of the reference images, computed once for all experiments on the data."""
         name = f"features-{network.name}-{self._split.replace('/', '_')}-{self._content}-{self.settings.num_reference}.npy"
-        path = self.dataset.cache(self.results) / name
+        path = self.dataset.cache(self.results.cache) / name
         if not path.exists():
             features = network.features(self._read(self.dataset.evaluation_set, 0, self.settings.num_reference)[0])
 
@@ -88,27 +163,6 @@ class ImageJudge(Judge):
 
             write_file(path, save)
         return np.load(path, allow_pickle=False)
-
-    def _published(self) -> fidelity.Gaussian | None:
-        """Statistics of the reference from a file of the ADM evaluator's format.
-
-        Raises:
-            ValueError: when the file is missing, is none, or was made with another network.
-        """
-        if not self.data.judge.reference_statistics:
-            return None
-        path = Path(self.data.judge.reference_statistics)
-        if not path.is_file():
-            raise ValueError(
-                f"reference_statistics {path} is missing; put the .npz with mu and sigma there, or leave the option out"
-            )
-        with np.load(path, allow_pickle=False) as content:
-            if not {"mu", "sigma"} <= set(content.files):
-                raise ValueError(f"{path} has {', '.join(content.files)}, but mu and sigma are needed")
-            mean, covariance = content["mu"].astype(np.float64), content["sigma"].astype(np.float64)
-        if mean.shape != (self.network.dim,) or covariance.shape != (self.network.dim, self.network.dim):
-            raise ValueError(f"{path} is of {mean.shape[0]} features, {self.network.name} has {self.network.dim}")
-        return fidelity.Gaussian(mean, covariance)
 
     # -- what is asked for
 
@@ -159,7 +213,7 @@ class ImageJudge(Judge):
         row |= {"num_reference": len(self.reference.features), "fid_network": self.network.name, "reference": self.reference.name}
         return row
 
-    def following(self, images: Tensor) -> dict[str, Any]:
+    def prompt_following(self, images: Tensor) -> dict[str, Any]:
         row = self._follows(images, self._asked("test", len(images)))
         if self.dinov2 is not None:
             reference = fidelity.Gaussian.of(self._reference_features(self.dinov2))
@@ -169,7 +223,7 @@ class ImageJudge(Judge):
             row["dinov2_network"] = self.dinov2.name
         return row
 
-    def real(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
+    def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
         training, evaluation = self.dataset.training_set, self.dataset.evaluation_set
         start = self.settings.num_reference if training is evaluation else 0
         images, conditions = self._read(training, start, num)

@@ -5,6 +5,7 @@ Letters: n images, M condition tokens.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,6 +28,8 @@ RECONSTRUCTED_AT_ONCE = 256
 class Judge(ABC):
     """Scores of generated images; what all runs share (reference, floors, ceilings) is computed once and cached."""
 
+    protocol: str
+    """Hash of what decides a quality number besides the model."""
     network: fidelity.FeatureNetwork
     reference: fidelity.Reference
     selection: dict[str, Callable[[dict[str, Any]], Any]]
@@ -34,7 +37,26 @@ class Judge(ABC):
 
     def __init__(self, dataset: TokenizedData, settings: Evaluation, results: Results) -> None:
         self.dataset, self.settings, self.results = dataset, settings, results
-        self.protocol = dataset.protocol(settings)
+        content = json.dumps(self.protocol_content(), sort_keys=True)
+        self.protocol = hashlib.sha256(content.encode()).hexdigest()[:8]
+
+    @classmethod
+    @abstractmethod
+    def own_networks(cls, dataset: Any) -> tuple[str, ...]:
+        """The networks that judge a data set of this kind and that `paradigm-bench prepare` trains."""
+
+    @classmethod
+    @abstractmethod
+    def check(cls, dataset: Any) -> None:
+        """Refuse what cannot be judged on this machine, before hours are spent on training.
+
+        Raises:
+            ValueError: naming the file that is missing and the command that makes or fetches it.
+        """
+
+    @abstractmethod
+    def protocol_content(self) -> list[Any]:
+        """All that decides a quality number besides the model, of data set and settings, as JSON values."""
 
     @abstractmethod
     def conditions(self, split: str, num: int) -> Tensor:
@@ -49,11 +71,11 @@ class Judge(ABC):
         """What the choice of a setting needs, of images (n, 3, H, H) of the validation conditions."""
 
     @abstractmethod
-    def following(self, images: Tensor) -> dict[str, Any]:
+    def prompt_following(self, images: Tensor) -> dict[str, Any]:
         """How well images (n, 3, H, H) of the first n test conditions follow them."""
 
     @abstractmethod
-    def real(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
+    def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
         """As many real images (n, 3, H, H) outside the reference, of the test conditions where there are some for them; None when
         there are too few. And what `ceiling` needs of them."""
 
@@ -77,7 +99,7 @@ class Judge(ABC):
             "fid_network": self.network.name,
             **{name: value for name, value in asdict(self.fidelity(images)).items() if value is not None},
             **self.floors(tokenizer),
-            **self.following(images),
+            **self.prompt_following(images),
         }
 
     def fidelity(self, images: Tensor) -> fidelity.Fidelity:
@@ -88,13 +110,13 @@ class Judge(ABC):
         """FID of real images and of the autoencoder's reconstructions, at the same N; the ceiling of prompt following."""
 
         def compute() -> dict[str, Any]:
-            found = self.real(self.settings.num_samples)
+            found = self.real_images(self.settings.num_samples)
             if found is None:
                 return {}
             real, about = found
             model = self.dataset.tokenizer(tokenizer)
             with torch.inference_mode():
-                rebuilt = torch.cat([model.reconstruct(part) for part in real.split(RECONSTRUCTED_AT_ONCE)])
+                rebuilt = torch.cat([model.reconstruct(chunk) for chunk in real.split(RECONSTRUCTED_AT_ONCE)])
             floor = self.fidelity(real)
             return {
                 "fid_floor": floor.fid,

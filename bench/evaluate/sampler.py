@@ -18,11 +18,8 @@ from bench.conditioning import Condition
 from bench.config.experiment import Method, Setting, merged
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.data.open import open_data
 from bench.model import build_paradigm, compile_on_gpu, device_type, load_weights
 from bench.paradigm import Paradigm
-from bench.results.folder import Results
-from bench.sweep.jobs import stored_jobs
 
 SAMPLE_BATCH = 64
 """Images sampled at once on CPU: larger batches leave its caches (measured at width 64: 64 is 1.4 x faster than 512)."""
@@ -61,12 +58,12 @@ class Sampler:
         }
 
     @torch.inference_mode()
-    def images(self, words: Tensor, setting: Setting, seed: int, batch: int = SAMPLE_BATCH) -> Tensor:
+    def images(self, condition_tokens: Tensor, setting: Setting, seed: int, batch: int = SAMPLE_BATCH) -> Tensor:
         """One image per row of condition tokens (n, M): (n, 3, H, H) uint8; the noise depends on the seed alone."""
         paradigm = self.paradigm(setting)
         generator = torch.Generator(paradigm.device).manual_seed(seed)
         out = []
-        for part in words.to(paradigm.device).split(batch):
+        for part in condition_tokens.to(paradigm.device).split(batch):
             tokens = paradigm.sample(
                 Condition.of(part),
                 steps=setting.steps,
@@ -86,22 +83,3 @@ def save_grid(images: Tensor, path: Path) -> None:
     rows = [torch.cat(list(row), dim=2) for row in shown.split(GRID_COLUMNS) if len(row) == GRID_COLUMNS]
     if rows:
         Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path)
-
-
-def load_sampler(folder: Path) -> tuple[Sampler, TokenizedData]:
-    """A trained run from its folder results/NAME/runs/RUN_ID, ready to sample, and the data set that reads conditions.
-
-    Raises:
-        ValueError: when there is no trained run.
-    """
-    from bench.evaluate.sampler import Sampler  # imported late: a sweep reads folders too and needs no evaluator here
-
-    weights = folder / "weights.safetensors"
-    if not weights.exists():
-        raise ValueError(f"{folder} holds no trained run (no weights.safetensors); `paradigm-bench status` lists the runs")
-    for job in stored_jobs(Results(folder.parent.parent)):
-        for run in job.runs:
-            if run.run_id == folder.name:
-                dataset = open_data(job.data)
-                return Sampler(dataset, run, job.method, weights), dataset
-    raise ValueError(f"{folder.parent.parent} plans no run {folder.name!r}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -20,14 +21,41 @@ from bench.data.shapes_render import render_captions
 from bench.data.shapes_world import Split
 from bench.evaluate import fidelity
 from bench.evaluate.judge import Judge, cluster_error
-from bench.evaluate.shapes_clip import FEATURE_DIM, canonical_tokens
+from bench.evaluate.probe import CaptionProbe
+from bench.evaluate.shapes_clip import FEATURE_DIM, ShapesCLIP, canonical_tokens
 from bench.evaluate.verifier import Verdict, verify
 from bench.results.folder import Results
 
+CLIP, PROBE = "clip", "probe"
+"""The judge's own networks, as their files are called."""
 VALIDATION_REFERENCE = 1000
 """Real renders of validation captions that settings are compared with."""
 REFERENCE_OFFSET, FLOOR_OFFSET = 1_000_000, 2_000_000
 """First image index of the reference and of the floor set, so that no two sets share an image."""
+
+
+def load_clip(dataset: TokenizedShapes) -> ShapesCLIP:
+    """The suite's own CLIP with its shipped weights, frozen.
+
+    Raises:
+        ValueError: when they are missing, naming the command that makes them.
+    """
+    return ShapesCLIP.load(dataset.weights(CLIP))
+
+
+def load_probe(dataset: TokenizedShapes) -> CaptionProbe:
+    """The caption probe with its shipped weights, frozen.
+
+    Raises:
+        ValueError: when they are missing, naming the command that makes them.
+    """
+    return CaptionProbe.load(dataset.weights(PROBE))
+
+
+def clip_features(dataset: TokenizedShapes, clip: ShapesCLIP) -> fidelity.FeatureNetwork:
+    """The CLIP's pooled features, in which FID and its relatives compare images."""
+    name = f"shapes-clip-{dataset.hash(CLIP)}"
+    return fidelity.FeatureNetwork(name, FEATURE_DIM, lambda images: (clip.encode_images(images)[0],))
 
 
 class ShapesJudge(Judge):
@@ -37,7 +65,8 @@ class ShapesJudge(Judge):
 
     def __init__(self, dataset: TokenizedShapes, settings: Evaluation, results: Results) -> None:
         super().__init__(dataset, settings, results)
-        self.world, self.network = dataset.world, dataset.features
+        self.world, self.clip, self.probe = dataset.world, load_clip(dataset), load_probe(dataset)
+        self.network = clip_features(dataset, self.clip)
         self.reference = fidelity.Reference(
             f"reference-{self.world.fingerprint}-{settings.num_reference}",
             self.network.features(self._renders(settings.num_reference, REFERENCE_OFFSET)),
@@ -47,15 +76,27 @@ class ShapesJudge(Judge):
             "fid": lambda row: -row.get("fid", math.inf),
         }
 
+    @classmethod
+    def own_networks(cls, dataset: TokenizedShapes) -> tuple[str, ...]:
+        return CLIP, PROBE
+
+    @classmethod
+    def check(cls, dataset: TokenizedShapes) -> None:
+        for network in cls.own_networks(dataset):
+            dataset.weights(network)
+
+    def protocol_content(self) -> list[Any]:
+        return [self.dataset.fingerprint, self.dataset.hash(CLIP), self.dataset.hash(PROBE), asdict(self.settings)]
+
     def caption_ids(self, split: Split, num: int) -> np.ndarray:
         """The frozen list (num,): the split's captions in order, repeated until there are num."""
         return np.resize(self.world.split_ids(split), num)
 
-    def _words(self, ids: np.ndarray) -> Tensor:
+    def _condition_tokens(self, ids: np.ndarray) -> Tensor:
         return torch.from_numpy(self.world.caption_tokens[ids])
 
     def conditions(self, split: str, num: int) -> Tensor:
-        return self._words(self.caption_ids("validation" if split == "validation" else "test", num))
+        return self._condition_tokens(self.caption_ids("validation" if split == "validation" else "test", num))
 
     def passes(self, num: int) -> np.ndarray:
         return np.arange(num) // len(self.world.split_ids("test"))
@@ -63,7 +104,7 @@ class ShapesJudge(Judge):
     def _renders(self, num: int, offset: int) -> Tensor:
         return torch.from_numpy(render_captions(self.world, self.caption_ids("test", num), "test", offset))
 
-    def real(self, num: int) -> tuple[Tensor, dict[str, Any]]:
+    def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]]:
         return self._renders(num, FLOOR_OFFSET), {}
 
     def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +126,7 @@ class ShapesJudge(Judge):
         ids = self.caption_ids("validation", VALIDATION_REFERENCE)
         return self.network.features(torch.from_numpy(render_captions(self.world, ids, "validation", REFERENCE_OFFSET)))
 
-    def following(self, images: Tensor) -> dict[str, Any]:
+    def prompt_following(self, images: Tensor) -> dict[str, Any]:
         ids = self.caption_ids("test", len(images))
         verdict, scores = verify(self.world, images.numpy(), ids), self.clip_scores(images, ids)
         return {
@@ -101,26 +142,25 @@ class ShapesJudge(Judge):
     def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Prompt accuracy on held-out captions: all of them, and those with one or two objects of a pair never trained on."""
         ids = self.caption_ids("held_out", self.settings.num_held_out)
-        verdict = verify(self.world, draw(self._words(ids)).numpy(), ids)
+        verdict = verify(self.world, draw(self._condition_tokens(ids)).numpy(), ids)
         row = {}
         for name, chosen in {"heldout": np.ones(len(ids), dtype=bool), **self.world.held_out_levels(ids)}.items():
-            part = verdict.exact[chosen]
-            if len(part):
-                row[f"prompt_accuracy_{name}"] = float(part.mean())
-                row[f"prompt_accuracy_{name}_se"] = cluster_error(part, ids[chosen])
+            exact = verdict.exact[chosen]
+            if len(exact):
+                row[f"prompt_accuracy_{name}"] = float(exact.mean())
+                row[f"prompt_accuracy_{name}_se"] = cluster_error(exact, ids[chosen])
         return row
 
     @torch.inference_mode()
     def _probe_agreement(self, images: Tensor, ids: np.ndarray, verdict: Verdict) -> float:
-        words = canonical_tokens(self.world, self._words(ids))
-        return float((self.dataset.probe.reads(images, words).numpy() == verdict.exact).mean())
+        canonical = canonical_tokens(self.world, self._condition_tokens(ids))
+        return float((self.probe.reads(images, canonical).numpy() == verdict.exact).mean())
 
     @torch.inference_mode()
     def clip_scores(self, images: Tensor, ids: np.ndarray) -> np.ndarray:
         """Cosine of each image and its canonical caption (n,)."""
-        clip = self.dataset.clip
-        read = clip.encode_captions(canonical_tokens(self.world, self._words(ids)))
-        seen = torch.cat([clip.encode_images(part)[1] for part in images.split(256)])
+        read = self.clip.encode_captions(canonical_tokens(self.world, self._condition_tokens(ids)))
+        seen = torch.cat([self.clip.encode_images(chunk)[1] for chunk in images.split(256)])
         return (seen * read).sum(1).double().numpy()
 
 

@@ -1,8 +1,8 @@
 """The exact verifier of prompt following: reads the objects off an image and compares them with the caption.
 
-Letters: n images, P object parts (connected components), T templates, H = resolution, K object slots.
+Letters: n images, P connected components (the objects found), T templates, H = resolution, K object slots.
 
-A part counts as a shape only when it overlaps an analytically rendered template of that shape *and size*: cut, shifted or
+A component counts as a shape only when it overlaps an analytically rendered template of that shape *and size*: cut, shifted or
 swollen shapes match none. The verifier is a fixed function: never train or select on it over the test split.
 What it does not do: judge anything that the caption does not name (exact position, background, style).
 """
@@ -21,12 +21,12 @@ from bench.data.shapes_world import ABSENT, RELATIONS, RGB, ShapesConfig, Shapes
 FOREGROUND_DISTANCE = 48.0
 """RGB distance from the background above which a pixel belongs to an object; half of yellow's own distance is 98 (measured)."""
 COLOR_TOLERANCE = 48.0
-"""Largest RGB distance of a part's core from a palette color; the closest two colors are 61 apart (orange, yellow)."""
+"""Largest RGB distance of a component's core from a palette color; the closest two colors are 61 apart (orange, yellow)."""
 FOREIGN_DISTANCE = 70.0
 """A pixel whose color is this far from every mixture of background and object color is not part of the object."""
 MIN_IOU = 0.80
 """Smallest soft overlap with a template. Measured on 20,000 renders: right shapes overlap by at least 0.89."""
-MIN_PART_PIXELS = 4
+MIN_COMPONENT_PIXELS = 4
 """Smaller specks are not counted as objects."""
 SUBPIXEL_STEPS = 8
 TEMPLATE_ANGLES_DEGREES = (-6.0, -2.0, 2.0, 6.0)
@@ -36,7 +36,7 @@ ATTRIBUTES = ("count", "shape", "color", "size", "relation")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Per image: whether everything holds, and each attribute under the best assignment of parts to words."""
+    """Per image: whether everything holds, and each attribute under the best assignment of components to words."""
 
     exact: np.ndarray  # (n,) bool
     attributes: dict[str, np.ndarray]  # name -> (n,) float64 in [0, 1]
@@ -49,10 +49,10 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Components:
     """The objects found in n images, at most `slots` of each; unused slots have shape -1."""
 
-    count: np.ndarray  # (n,) int64, all parts, accepted or not
+    count: np.ndarray  # (n,) int64, all components, accepted or not
     shape: np.ndarray  # (n, slots) int64, -1 when no template fits
     color: np.ndarray  # (n, slots) int64, -1 when no palette color fits
     size: np.ndarray  # (n, slots) int64
@@ -79,13 +79,13 @@ def _templates(config: ShapesConfig) -> tuple[np.ndarray, np.ndarray, int]:
     return np.stack(masks, axis=2), np.array(labels), half
 
 
-def find_parts(config: ShapesConfig, images: np.ndarray, slots: int = 2) -> Parts:
+def find_components(config: ShapesConfig, images: np.ndarray, slots: int = 2) -> Components:
     """Find, color and match every connected component.
 
     Args:
         config: the world whose shapes, sizes and colors are known.
         images: (n, 3, H, H) uint8.
-        slots: how many parts per image are described; more are only counted.
+        slots: how many components per image are described; more are only counted.
     """
     n, _, height, width = images.shape
     pixels = images.astype(np.float32)
@@ -100,12 +100,12 @@ def find_parts(config: ShapesConfig, images: np.ndarray, slots: int = 2) -> Part
     area = np.bincount(flat)
     image_of = np.zeros(len(area), dtype=np.int64)
     image_of[flat] = np.repeat(np.arange(n), height * width)
-    keep = np.flatnonzero((area >= MIN_PART_PIXELS) & (np.arange(len(area)) > 0))
+    keep = np.flatnonzero((area >= MIN_COMPONENT_PIXELS) & (np.arange(len(area)) > 0))
     count = np.bincount(image_of[keep], minlength=n)
     rank = np.arange(len(keep)) - np.searchsorted(image_of[keep], image_of[keep])
     keep, rank = keep[rank < slots], rank[rank < slots]
     owner = image_of[keep]
-    parts = Parts(
+    components = Components(
         count=count,
         shape=np.full((n, slots), -1),
         color=np.full((n, slots), -1),
@@ -114,21 +114,21 @@ def find_parts(config: ShapesConfig, images: np.ndarray, slots: int = 2) -> Part
         overlap=np.zeros((n, slots)),
     )
     if len(keep) == 0:
-        return parts
+        return components
     color, core = _core_colors(config, pixels, foreground, labels, keep)
     shape, size, overlap, center = _match(config, difference, labels, keep, owner, core - background[owner, :, 0, 0])
-    parts.color[owner, rank] = color
-    parts.shape[owner, rank] = np.where(overlap >= MIN_IOU, shape, -1)
-    parts.size[owner, rank] = size
-    parts.overlap[owner, rank] = overlap
-    parts.center[owner, rank] = center
-    return parts
+    components.color[owner, rank] = color
+    components.shape[owner, rank] = np.where(overlap >= MIN_IOU, shape, -1)
+    components.size[owner, rank] = size
+    components.overlap[owner, rank] = overlap
+    components.center[owner, rank] = center
+    return components
 
 
 def _core_colors(
     config: ShapesConfig, pixels: np.ndarray, foreground: np.ndarray, labels: np.ndarray, keep: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest palette color (P,) or -1, and mean color (P, 3) of each part's interior (its whole when it has none)."""
+    """Nearest palette color (P,) or -1, and mean color (P, 3) of each component's interior (its whole when it has none)."""
     cross = np.zeros((3, 3, 3), dtype=bool)
     cross[1] = ndimage.generate_binary_structure(2, 1)
     inner = np.where(ndimage.binary_erosion(foreground, structure=cross), labels, 0).ravel()
@@ -154,7 +154,7 @@ def _match(
     owner: np.ndarray,
     direction: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Best template of each part: shape (P,), size (P,), soft IoU (P,), center (P, 2) in pixels, x then y."""
+    """Best template of each component: shape (P,), size (P,), soft IoU (P,), center (P, 2) in pixels, x then y."""
     masks, kinds, half = _templates(config)
     margin = half + 1
     padded = np.pad(difference, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
@@ -163,7 +163,7 @@ def _match(
     length = np.maximum((direction**2).sum(1), 1.0)[:, None, None]
 
     def soft_mask(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """(P, w, w) share of the part's color around a pixel; other parts and foreign colors count as empty."""
+        """(P, w, w) share of the component's color around a pixel; other components and foreign colors count as empty."""
         y = (row + margin)[:, None, None] + offset[None, :, None]
         x = (column + margin)[:, None, None] + offset[None, None, :]
         local = padded[owner[:, None, None], :, y, x]  # (P, w, w, 3)
@@ -203,10 +203,10 @@ def verify(world: ShapesWorld, images: np.ndarray, caption_ids: np.ndarray) -> V
     """Compare images (n, 3, H, H) uint8 with the captions (n,) that they were made for.
 
     exact: the number of objects is right, every object has its shape, color and size, and the relation holds along the
-    dominant axis. Attribute scores are the share of named objects with that attribute right, under the assignment of parts
-    to words that is best overall; a missing object has none right.
+    dominant axis. Attribute scores are the share of named objects with that attribute right, under the assignment of
+    components to words that is best overall; a missing object has none right.
     """
-    parts = find_parts(world.config, images)
+    components = find_components(world.config, images)
     objects, relation = world.caption_objects(caption_ids)  # (n, K, 3), (n,)
     named = objects[:, :, 0] != ABSENT
     num_named = named.sum(1)
@@ -214,24 +214,24 @@ def verify(world: ShapesWorld, images: np.ndarray, caption_ids: np.ndarray) -> V
     best: dict[str, np.ndarray] = {}
     best_score = np.full(len(images), -1.0)
     for order in ([0, 1], [1, 0]):
-        found = {"shape": parts.shape[:, order], "color": parts.color[:, order], "size": parts.size[:, order]}
+        found = {"shape": components.shape[:, order], "color": components.color[:, order], "size": components.size[:, order]}
         found["size"] = np.where(found["shape"] == ABSENT, ABSENT, found["size"])
         scores = {
             name: ((found[name] == objects[:, :, i]) & named).sum(1) / num_named
             for i, name in enumerate(("shape", "color", "size"))
         }
-        scores["count"] = (parts.count == num_named).astype(np.float64)
-        scores["relation"] = _relation_holds(names, parts.center[:, order], parts.count) | (relation == ABSENT)
+        scores["count"] = (components.count == num_named).astype(np.float64)
+        scores["relation"] = _relation_holds(names, components.center[:, order], components.count) | (relation == ABSENT)
         total = sum(scores[name].astype(np.float64) for name in ATTRIBUTES)
         better = total > best_score
         best_score = np.where(better, total, best_score)
         best = {k: np.where(better, v, best.get(k, 0.0)).astype(np.float64) for k, v in scores.items()}
     exact = np.all([best[name] == 1.0 for name in ATTRIBUTES], axis=0)
-    return Verdict(exact=exact, attributes=best, num_found=parts.count)
+    return Verdict(exact=exact, attributes=best, num_found=components.count)
 
 
 def _relation_holds(names: np.ndarray, center: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """(n,) whether the first part stands in the named relation to the second, along the larger of the two distances."""
+    """(n,) whether the first component stands in the named relation to the second, along the larger of the two distances."""
     dx, dy = (center[:, 1] - center[:, 0]).T
     vertical = np.abs(dy) > np.abs(dx)
     holds = [vertical & (dy > 0), vertical & (dy < 0), ~vertical & (dx > 0), ~vertical & (dx < 0)]

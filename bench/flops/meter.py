@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone import Block
-from bench.conditioning import Condition
+from bench.conditioning import Condition, ConditionSpace
 from bench.flops.count import TRAINING_MULTIPLE, FlopCount, count_forward
 from bench.paradigm import Paradigm
 
@@ -26,14 +26,10 @@ class LossForward(nn.Module):
         return self.paradigm.loss(tokens, Condition(condition_tokens, null))[0]
 
 
-def meta_batch(paradigm: Paradigm, batch: int, num_condition_tokens: int, feature_dim: int = 0) -> tuple[Tensor, ...]:
+def meta_batch(paradigm: Paradigm, conditions: ConditionSpace, batch: int) -> tuple[Tensor, ...]:
     """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F) and null (B,) of a batch, on the meta device."""
     with torch.device("meta"):
-        tokens = paradigm.space.example(batch)
-        words = torch.empty(batch, num_condition_tokens, dtype=torch.int64)
-        if feature_dim:
-            words = torch.empty(batch, num_condition_tokens, feature_dim)
-        return tokens, words, torch.empty(batch, dtype=torch.bool)
+        return paradigm.space.example(batch), conditions.example(batch), torch.empty(batch, dtype=torch.bool)
 
 
 class FlopMeter:
@@ -43,10 +39,9 @@ class FlopMeter:
     counted once, on a meta copy under the same random seed, and looked up ever after; a paradigm has no say in it.
     """
 
-    def __init__(self, meta_paradigm: Paradigm, num_condition_tokens: int, feature_dim: int = 0) -> None:
+    def __init__(self, meta_paradigm: Paradigm, conditions: ConditionSpace) -> None:
         """meta_paradigm: a copy of the trained paradigm on the meta device."""
-        self._meta = LossForward(meta_paradigm)
-        self._condition = (num_condition_tokens, feature_dim)
+        self._meta, self._conditions = LossForward(meta_paradigm), conditions
         self._counts: dict[tuple[int, ...], FlopCount] = {}
         self._seen: list[int] = []
         self._watch(meta_paradigm)
@@ -67,7 +62,7 @@ class FlopMeter:
     def count(self, batch: int, seed: int) -> FlopCount:
         """Training FLOPs of the step that draws its randomness from `seed`, counted afresh on the meta copy."""
         self._seen.clear()
-        inputs = meta_batch(self._meta.paradigm, batch, *self._condition)
+        inputs = meta_batch(self._meta.paradigm, self._conditions, batch)
         torch.manual_seed(seed)
         forward = count_forward(self._meta, inputs)
         count = FlopCount(TRAINING_MULTIPLE * forward.dense, TRAINING_MULTIPLE * forward.causal)
@@ -80,7 +75,7 @@ class FlopMeter:
         The rest is skipped when the first few seeds all run the same shapes.
         """
         counts: list[FlopCount] = []
-        inputs = meta_batch(self._meta.paradigm, 1, *self._condition)
+        inputs = meta_batch(self._meta.paradigm, self._conditions, 1)
         for seed in seeds:
             self._seen.clear()
             torch.manual_seed(seed)

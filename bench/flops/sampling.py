@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.conditioning import Condition
+from bench.conditioning import Condition, ConditionSpace
 from bench.flops.meter import meta_batch
 from bench.paradigm import Paradigm
 
@@ -31,8 +31,7 @@ class SamplingCost:
 
 def count_sampling(
     meta_paradigm: Paradigm,
-    num_condition_tokens: int,
-    feature_dim: int = 0,
+    conditions: ConditionSpace,
     *,
     steps: int | None,
     guidance: float,
@@ -42,8 +41,8 @@ def count_sampling(
 
     Sampling has no fixed graph to trace, so here the referee of `count_forward` counts; on meta the two agree as integers.
     """
-    _, words, null = meta_batch(meta_paradigm, 1, num_condition_tokens, feature_dim)
-    condition, generator = Condition(words, null), torch.Generator()
+    _, condition_tokens, null = meta_batch(meta_paradigm, conditions, 1)
+    condition, generator = Condition(condition_tokens, null), torch.Generator()
     spent = {"backbone": 0, "condition": 0}
     hooks = []
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -33,13 +33,13 @@ def check_sampler(run: Run, meta: Paradigm, method: Method, conditions: Conditio
     def stop(*_: object) -> None:
         raise _NetworkReachedError
 
-    _, words, null = meta_batch(meta, 1, conditions.num_tokens, conditions.feature_dim)
+    _, condition_tokens, null = meta_batch(meta, conditions, 1)
     for setting in method.settings:
         paradigm = build_meta(replace(run, options=merged(run.options, setting.options)), meta.space, conditions)
         paradigm.backbone.register_forward_pre_hook(stop)
         try:
             paradigm.sample(
-                Condition(words, null),
+                Condition(condition_tokens, null),
                 steps=setting.steps,
                 guidance=setting.guidance,
                 temperature=setting.temperature,
@@ -62,7 +62,7 @@ class RunCost:
 
 def count_run(run: Run, meta: Paradigm, conditions: ConditionSpace) -> RunCost:
     """Training FLOPs per image, averaged over the shapes that the first steps draw."""
-    meter = FlopMeter(meta, conditions.num_tokens, conditions.feature_dim)
+    meter = FlopMeter(meta, conditions)
     seeds = [step_seed(run.seed, step, "loss") for step in range(SHAPE_DRAWS)]
     counts = meter.expected(seeds)
     return RunCost(num_parameters(meta), sum(c.dense for c in counts) / len(counts), sum(c.causal for c in counts) / len(counts))

@@ -216,7 +216,7 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
                         )
     _check_steps(runs, budget)
     num = experiment.recipe.num_training_images
-    cache_bytes = {name: num * dataset.row_bytes(name) for name in sorted({m.tokenizer for m in experiment.methods})}
+    cache_bytes = {name: num * dataset.row_bytes(name) for name in experiment.tokenizers}
     return Plan(experiment, budget, tuple(runs), machine, cache_bytes)
 
 

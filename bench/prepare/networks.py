@@ -19,19 +19,20 @@ from torch import Tensor, nn
 
 from bench.config.tokenizers import AutoencoderConfig
 from bench.data.base import TokenizedData
-from bench.data.image_data import CLASSIFIER, TokenizedImages
+from bench.data.image_data import TokenizedImages
 from bench.data.shapes_data import TokenizedShapes
 from bench.data.shapes_render import render, render_split
 from bench.data.shapes_world import ShapesWorld
 from bench.evaluate.classifier import Classifier
+from bench.evaluate.image_judge import CLASSIFIER
+from bench.evaluate.open import judge_class
 from bench.evaluate.probe import CaptionProbe
 from bench.evaluate.shapes_clip import ShapesCLIP, canonical_tokens
+from bench.evaluate.shapes_judge import CLIP, PROBE
 from bench.files import write_file
 from bench.progress import Display
 from bench.tokenizers.autoencoder import Autoencoder
 
-PARTS = ("autoencoder-kl", "autoencoder-fsq", "clip", "probe")
-"""Of a procedural world; those of a data set of images are TokenizedImages.parts."""
 WHITENING_BATCHES = 256
 EVALUATED_IMAGES = 5000
 
@@ -227,19 +228,29 @@ def _hard_negatives(world: ShapesWorld, ids: np.ndarray, generator: np.random.Ge
     return np.array([lookup.get(tuple(row), ids[i]) for i, row in enumerate(tokens)])
 
 
-def train_parts(dataset: TokenizedData, recipe: NetworkRecipe, parts: tuple[str, ...], display: Display) -> None:
-    """Train the named parts and write their weights into the dataset's folder, each file whole or not at all."""
+def own_autoencoders(dataset: TokenizedData) -> tuple[str, ...]:
+    """The autoencoders of a data set that the suite trains itself."""
+    return tuple(name for name, config in dataset.autoencoder_configs.items() if isinstance(config, AutoencoderConfig))
+
+
+def own_networks(dataset: TokenizedData) -> tuple[str, ...]:
+    """All networks that the suite trains for a data set: its own autoencoders, and those of its judge."""
+    return own_autoencoders(dataset) + judge_class(dataset).own_networks(dataset)
+
+
+def train_networks(dataset: TokenizedData, recipe: NetworkRecipe, networks: tuple[str, ...], display: Display) -> None:
+    """Train the named networks and write their weights into the dataset's folder, each file whole or not at all."""
     dataset.folder.mkdir(parents=True, exist_ok=True)
-    other = {"clip": recipe.clip_steps, "probe": recipe.probe_steps, CLASSIFIER: recipe.classifier_steps}
-    for part in parts:
-        target = dataset.folder / f"{part}.safetensors"
-        with display.stage(f"training {part}", other.get(part, recipe.autoencoder_steps), "steps") as update:
-            write_file(target, _train_part(dataset, part, recipe, update).save)
+    other = {CLIP: recipe.clip_steps, PROBE: recipe.probe_steps, CLASSIFIER: recipe.classifier_steps}
+    for network in networks:
+        target = dataset.folder / f"{network}.safetensors"
+        with display.stage(f"training {network}", other.get(network, recipe.autoencoder_steps), "steps") as update:
+            write_file(target, _train_network(dataset, network, recipe, update).save)
         target.chmod(0o644)
 
 
-def _train_part(dataset: TokenizedData, part: str, recipe: NetworkRecipe, update: Progress) -> Any:
-    config, batch = dataset.autoencoder_configs.get(part), recipe.autoencoder_batch_images
+def _train_network(dataset: TokenizedData, network: str, recipe: NetworkRecipe, update: Progress) -> Any:
+    config, batch = dataset.autoencoder_configs.get(network), recipe.autoencoder_batch_images
     assert config is None or isinstance(config, AutoencoderConfig)
     if isinstance(dataset, TokenizedImages):
         if config is None:
@@ -250,7 +261,7 @@ def _train_part(dataset: TokenizedData, part: str, recipe: NetworkRecipe, update
     assert isinstance(dataset, TokenizedShapes)
     world = dataset.world
     if config is None:
-        return train_clip(world, recipe, update) if part == "clip" else train_probe(world, recipe, update)
+        return train_clip(world, recipe, update) if network == CLIP else train_probe(world, recipe, update)
 
     def images(step: int) -> Tensor:
         return torch.from_numpy(render_split(world, "train", np.arange(step * batch, (step + 1) * batch))[0])

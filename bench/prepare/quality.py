@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.image_data import CLASSIFIER, TokenizedImages
+from bench.data.image_data import TokenizedImages
 from bench.data.shapes_data import TokenizedShapes
 from bench.data.shapes_render import render, render_captions, render_split
 from bench.data.shapes_world import SPLITS, ShapesWorld
 from bench.evaluate.fidelity import frechet_distance
+from bench.evaluate.image_judge import CLASSIFIER, load_classifier
 from bench.evaluate.shapes_clip import canonical_tokens
+from bench.evaluate.shapes_judge import clip_features, load_clip, load_probe
 from bench.evaluate.verifier import verify
 from bench.files import write_text
 from bench.prepare.broken_shapes import BREAKERS, one_word_changed
-from bench.prepare.networks import PARTS, NetworkRecipe
+from bench.prepare.networks import NetworkRecipe, own_autoencoders, own_networks
 from bench.progress import Display
 
 NUM_IMAGES = 10_000
@@ -34,9 +36,9 @@ def write_card(dataset: TokenizedShapes, recipe: NetworkRecipe, display: Display
     card = {
         "world": asdict(world.config),
         "recipe": asdict(recipe),
-        "sha256_12": {part: dataset.hash(part) for part in PARTS},
+        "sha256_12": {network: dataset.hash(network) for network in own_networks(dataset)},
         "verifier": measure_verifier(world, NUM_IMAGES),
-        "autoencoders": {part: measure_autoencoder(dataset, part) for part in PARTS if part.startswith("autoencoder")},
+        "autoencoders": {name: measure_autoencoder(dataset, name) for name in own_autoencoders(dataset)},
         "clip": measure_clip(dataset),
         "probe": measure_probe(dataset, NUM_IMAGES),
         "torch": torch.__version__,
@@ -65,11 +67,11 @@ def measure_verifier(world: ShapesWorld, num: int) -> dict[str, Any]:
 @torch.inference_mode()
 def measure_probe(dataset: TokenizedShapes, num: int) -> dict[str, Any]:
     """How often probe and verifier agree: on clean renders with their caption and with one wrong word, on broken shapes."""
-    world, probe = dataset.world, dataset.probe
+    world, probe = dataset.world, load_probe(dataset)
 
     def agreement(images: np.ndarray, ids: np.ndarray) -> float:
-        words = canonical_tokens(world, torch.from_numpy(world.caption_tokens[ids]))
-        read = probe.reads(torch.from_numpy(images), words).numpy()
+        canonical = canonical_tokens(world, torch.from_numpy(world.caption_tokens[ids]))
+        read = probe.reads(torch.from_numpy(images), canonical).numpy()
         return float((read == verify(world, images, ids).exact).mean())
 
     found: dict[str, Any] = {"num_images_each": num, "agreement_with_the_verifier": {}}
@@ -86,9 +88,9 @@ def measure_probe(dataset: TokenizedShapes, num: int) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def measure_autoencoder(dataset: TokenizedShapes, part: str) -> dict[str, Any]:
+def measure_autoencoder(dataset: TokenizedShapes, name: str) -> dict[str, Any]:
     """Verifier accuracy, error and FID of reconstructions of test and held-out renders."""
-    world, model = dataset.world, dataset.tokenizer(part)
+    world, model, network = dataset.world, dataset.tokenizer(name), clip_features(dataset, load_clip(dataset))
     found: dict[str, Any] = {"num_images_each": NUM_AUTOENCODER_IMAGES, "num_params": sum(p.numel() for p in model.parameters())}
     for split in ("test", "held_out"):
         images, ids = render_split(world, split, np.arange(NUM_AUTOENCODER_IMAGES))
@@ -101,9 +103,9 @@ def measure_autoencoder(dataset: TokenizedShapes, part: str) -> dict[str, Any]:
             other = torch.from_numpy(
                 render_captions(world, world.caption_ids("test", np.arange(NUM_AUTOENCODER_IMAGES)), "test", 10**6)
             )
-            seen = dataset.features.features(other)
-            found["fid_reconstructions"] = frechet_distance(dataset.features.features(rebuilt), seen)
-            found["fid_floor"] = frechet_distance(dataset.features.features(real), seen)
+            seen = network.features(other)
+            found["fid_reconstructions"] = frechet_distance(network.features(rebuilt), seen)
+            found["fid_floor"] = frechet_distance(network.features(real), seen)
             if model.discrete:
                 found["codes_used"] = len(torch.unique(torch.cat([model.encode(chunk) for chunk in real.split(500)])))
                 found["codes"] = model.space.vocabulary
@@ -113,7 +115,7 @@ def measure_autoencoder(dataset: TokenizedShapes, part: str) -> dict[str, Any]:
 @torch.inference_mode()
 def measure_clip(dataset: TokenizedShapes) -> dict[str, Any]:
     """How often the true caption beats one with a single wrong word, by word kind; retrieval among 100 captions."""
-    world, clip = dataset.world, dataset.clip
+    world, clip = dataset.world, load_clip(dataset)
     tokens = torch.from_numpy(world.caption_tokens)
 
     def embed(ids: np.ndarray) -> Tensor:
@@ -146,20 +148,20 @@ def measure_clip(dataset: TokenizedShapes) -> dict[str, Any]:
 
 def write_image_card(dataset: TokenizedImages, recipe: NetworkRecipe, display: Display) -> Path:
     """Measure what the suite trained for a data set of images, on its evaluation split; write card.json."""
-    images, found = dataset.evaluation_set, {}
-    with display.stage("measuring", len(dataset.parts), "parts") as update, dataset.pool() as pool:
+    images, networks, found = dataset.evaluation_set, own_networks(dataset), {}
+    with display.stage("measuring", len(networks), "networks") as update, dataset.pool() as pool:
         real, _, _ = images.read(dataset.spread(images, 0, NUM_AUTOENCODER_IMAGES), pool.map)
-        for number, part in enumerate(dataset.parts, start=1):
-            if part == CLASSIFIER:
-                found[part] = {"accuracy_evaluation_split": dataset.classifier.accuracy, "num_images": len(real)}
+        for number, network in enumerate(networks, start=1):
+            if network == CLASSIFIER:
+                found[network] = {"accuracy_evaluation_split": load_classifier(dataset).accuracy, "num_images": len(real)}
             else:
-                found[part] = measure_reconstructions(dataset, part, torch.from_numpy(real))
+                found[network] = measure_reconstructions(dataset, network, torch.from_numpy(real))
             update(number)
     content = {
         "data": dataset.data_id,
         "content": {"training": dataset.training_set.fingerprint(), "evaluation": images.fingerprint()},
         "recipe": asdict(recipe),
-        "sha256_12": {part: dataset.hash(part) for part in dataset.parts},
+        "sha256_12": {network: dataset.hash(network) for network in networks},
         "parts": found,
         "torch": torch.__version__,
     }
@@ -169,10 +171,11 @@ def write_image_card(dataset: TokenizedImages, recipe: NetworkRecipe, display: D
 
 
 @torch.inference_mode()
-def measure_reconstructions(dataset: TokenizedImages, part: str, real: torch.Tensor) -> dict[str, Any]:
+def measure_reconstructions(dataset: TokenizedImages, name: str, real: Tensor) -> dict[str, Any]:
     """Error of reconstructions of real images (n, 3, H, H), and the codes they use."""
-    model = dataset.tokenizer(part)
-    error = torch.stack([(model.reconstruct(part).float() - part.float()).square().mean() for part in real.split(500)]).mean()
+    model = dataset.tokenizer(name)
+    chunks = real.split(500)
+    error = torch.stack([(model.reconstruct(chunk).float() - chunk.float()).square().mean() for chunk in chunks]).mean()
     found = {"num_images": len(real), "psnr_db": float(10 * torch.log10(255**2 / error))}
     if model.discrete:
         found["codes_used"] = len(torch.unique(torch.cat([model.encode(chunk) for chunk in real.split(500)])))

@@ -17,6 +17,7 @@ from bench.backbone import Backbone, BackboneConfig
 from bench.config.experiment import Experiment
 from bench.data.shapes_data import TokenizedShapes
 from bench.evaluate import fidelity
+from bench.evaluate.shapes_judge import clip_features, load_clip
 from bench.model import device_type
 from bench.plan.plan import make_plan
 from bench.report.page import write_report
@@ -82,11 +83,11 @@ def measure_growth(experiment: Experiment, dataset: TokenizedShapes) -> Iterator
     yield from series("tokens", TOKENS, lambda length: training_pass(WIDTH, length, BATCH), size=f"{WIDTH}x{DEPTH}", **place)
     yield from series("width", WIDTHS, lambda width: training_pass(width, LENGTH, BATCH), tokens=LENGTH, **place)
     images = torch.randint(256, (max(IMAGES), 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features = dataset.features.features(images)
-    reference = fidelity.Reference("noise", features)
+    network = clip_features(dataset, load_clip(dataset))
+    reference = fidelity.Reference("noise", network.features(images))
 
     def scored(num: int) -> Callable[[], object]:
-        return lambda: fidelity.measure(dataset.features, images[:num], reference, None)
+        return lambda: fidelity.measure(network, images[:num], reference, None)
 
     yield from series("images", IMAGES, scored, size="fidelity against 4,000")
 

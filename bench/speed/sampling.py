@@ -45,7 +45,7 @@ def measure_sampling(experiment: Experiment, dataset: TokenizedData) -> Iterator
         product, flops = products(run.width, rows, torch.float32)
         taken = rounds({"product": product, "one": lambda: sample(1), "many": lambda: sample(BATCH)})
         meta = build_meta(run, space, conditions)
-        cost = count_sampling(meta, conditions.num_tokens, conditions.feature_dim, steps=setting.steps, guidance=GUIDANCE).total
+        cost = count_sampling(meta, conditions, steps=setting.steps, guidance=GUIDANCE).total
         place: dict[str, Any] = {"size": run.size.name, "dtype": "fp32"}
         yield row("sampling", method.name, "latency", Spread.of([s * 1e3 for s in taken["one"]]), "ms", batch=1, **place)
         yield row(

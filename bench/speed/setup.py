@@ -79,7 +79,7 @@ def measure_evaluation(dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
     settings = Evaluation(num_samples=EVALUATION_IMAGES, num_reference=EVALUATION_IMAGES)
     with tempfile.TemporaryDirectory() as name:
         judge = ShapesJudge(dataset, settings, Results(Path(name)))
-        images, _ = judge.real(EVALUATION_IMAGES)
-        spent = seconds(lambda: (judge.fidelity(images), judge.following(images)))
+        images, _ = judge.real_images(EVALUATION_IMAGES)
+        spent = seconds(lambda: (judge.fidelity(images), judge.prompt_following(images)))
     torch.set_num_threads(1)
     yield row("set-up", "evaluation", f"score {EVALUATION_IMAGES} images", spent, "s", "<= 60")

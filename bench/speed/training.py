@@ -76,7 +76,7 @@ def bare_step(run: Run, space: TokenSpace, dataset: TokenizedData) -> Callable[[
 def flops_of_step(run: Run, space: TokenSpace, dataset: TokenizedData, number: int) -> int:
     """Training FLOPs per image of a step, by the shapes that its seed draws."""
     conditions = dataset.conditions
-    meter = FlopMeter(build_meta(run, space, conditions), conditions.num_tokens, conditions.feature_dim)
+    meter = FlopMeter(build_meta(run, space, conditions), conditions)
     return meter.expected([step_seed(run.seed, number, "loss")])[0].dense
 
 

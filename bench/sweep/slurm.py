@@ -19,6 +19,7 @@ from typing import Any
 
 import submitit
 
+from bench.data.base import TokenizedData
 from bench.data.open import open_data
 from bench.files import write_text
 from bench.plan.machine import this_machine
@@ -135,14 +136,14 @@ def check_slurm() -> None:
         raise ValueError("LAUNCHER=slurm, but sbatch and srun are not on this machine; use a login node, or LAUNCHER=local")
 
 
-def submit_sweep(plan: Plan, results: Results, parameters: dict[str, Any], display: Display) -> None:
+def submit_sweep(plan: Plan, dataset: TokenizedData, results: Results, parameters: dict[str, Any], display: Display) -> None:
     """Submit what the plan misses and the queue does not hold.
 
     Raises:
         ValueError: when SLURM refuses the parameters.
     """
     folder = results.root / "slurm"
-    missing, dataset = begin(plan, results)
+    missing = begin(plan, dataset, results)
     if not missing:
         finish(plan, results, display)
         return

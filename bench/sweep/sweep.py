@@ -12,7 +12,6 @@ from pathlib import Path
 
 from bench.data.base import TokenizedData
 from bench.data.latents import fill_cache
-from bench.data.open import open_data
 from bench.errors import nearest
 from bench.plan.plan import Plan
 from bench.progress import Display, format_bytes
@@ -23,12 +22,12 @@ from bench.results.table import build_table, save_frame
 from bench.sweep.jobs import TrunkJob, missing_jobs, stored_jobs, training_flops
 from bench.sweep.pool import execute
 from bench.sweep.reports import DirectReports
-from bench.sweep.trunk import latent_folder, run_job
+from bench.sweep.trunk import run_job
 
 
-def run_sweep(plan: Plan, results: Results, display: Display) -> int:
+def run_sweep(plan: Plan, dataset: TokenizedData, results: Results, display: Display) -> int:
     """Do everything that the plan misses; returns the number of failed runs."""
-    jobs, dataset = begin(plan, results)
+    jobs = begin(plan, dataset, results)
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")
     else:
@@ -42,23 +41,27 @@ def run_sweep(plan: Plan, results: Results, display: Display) -> int:
     return finish(plan, results, display)
 
 
-def begin(plan: Plan, results: Results) -> tuple[list[TrunkJob], TokenizedData]:
-    """Claim the results folder, write the plan, and say what is missing."""
-    dataset = open_data(plan.experiment.data)
+def begin(plan: Plan, dataset: TokenizedData, results: Results) -> list[TrunkJob]:
+    """Claim the results folder, write the plan, and say what is missing.
+
+    Raises:
+        ValueError: when the folder is another experiment's, or this machine lacks data or networks for what is missing.
+    """
     jobs = missing_jobs(plan, results)
     if jobs:
+        from bench.evaluate.open import check_judge  # imported late: takes seconds, and a finished sweep judges nothing
+
         dataset.check(plan.experiment.recipe.num_training_images)
+        check_judge(dataset)
     results.claim(plan.identity())
     save_frame(plan.frame, results.plan)
-    return jobs, dataset
+    return jobs
 
 
 def missing_latents(plan: Plan, results: Results, dataset: TokenizedData) -> dict[str, Path]:
     """Tokenizers that the plan uses whose latent cache is not complete, and where it lies."""
     num = plan.experiment.recipe.num_training_images
-    folders = {
-        name: latent_folder(results, dataset, name, num) for name in sorted({m.tokenizer for m in plan.experiment.methods})
-    }
+    folders = {name: dataset.latent_folder(results.cache, name, num) for name in plan.experiment.tokenizers}
     return {name: folder for name, folder in folders.items() if not (folder / "index.json").exists()}
 
 

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from bench.config.experiment import Evaluation
 from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.data.latents import TrainingData
@@ -19,13 +20,6 @@ from bench.sweep.jobs import TrunkJob
 from bench.sweep.locks import file_lock
 from bench.sweep.reports import RunReporter
 from bench.train import checkpoint_files
-
-
-def latent_folder(results: Results, dataset: TokenizedData, tokenizer: str, num_images: int) -> Path:
-    """The cache of a tokenizer's encoded training images."""
-    key = f"{dataset.fingerprint}-{tokenizer}-{dataset.tokenizer_hash(tokenizer)}-{num_images}"
-    return dataset.cache(results) / f"latents-{key}"
-
 
 STOPPED: set[int] = set()
 """Signals that asked this worker to stop: it begins no further job."""
@@ -81,14 +75,14 @@ def _run_owned(job: TrunkJob, results: Results, reports: Any) -> str:
     return "done"
 
 
-_EVALUATORS: dict[tuple[Path, str], Any] = {}
+_EVALUATORS: dict[tuple[Path, Evaluation], Any] = {}
 
 
 def evaluator_of(job: TrunkJob, dataset: TokenizedData, results: Results) -> Any:
     """The worker's evaluator; its reference images are rendered once per process."""
     from bench.evaluate.evaluator import Evaluator
 
-    key = (job.root, dataset.protocol(job.evaluation))
+    key = (job.root, job.evaluation)
     if key not in _EVALUATORS:
         _EVALUATORS[key] = Evaluator(dataset, job.evaluation, results)
     return _EVALUATORS[key]
@@ -99,7 +93,7 @@ def train_run(job: TrunkJob, run: Run, results: Results, dataset: TokenizedData,
     from bench.train import distributed
     from bench.train.loop import Segment, train_segment
 
-    latents = latent_folder(results, dataset, run.tokenizer, run.recipe.num_training_images)
+    latents = dataset.latent_folder(results.cache, run.tokenizer, run.recipe.num_training_images)
     trunk, folder = results.trunk(run.trunk_id), results.run(run.run_id)
     trunk.mkdir(parents=True, exist_ok=True)
     save_record(results, run, status="training", error=None)

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ
 
 from bench.config.tokenizers import AutoencoderConfig
 from bench.tokenizers.base import ImageAutoencoder
@@ -78,7 +77,11 @@ class Autoencoder(ImageAutoencoder):
             nn.LayerNorm(c.width),
             nn.Linear(c.width, pixels),
         )
-        self.quantizer = FSQ(levels=list(c.levels)) if self.discrete else None
+        self.quantizer = None
+        if self.discrete:
+            from vector_quantize_pytorch import FSQ  # imported late: takes seconds, and planning builds no autoencoder
+
+            self.quantizer = FSQ(levels=list(c.levels))
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.encode_raw(images)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.tokenizers import AutoencoderConfig, PretrainedConfig
+from bench.flops.sampling import count_call
 
 
 class ImageAutoencoder(nn.Module, ABC):
@@ -73,8 +74,6 @@ class ImageAutoencoder(nn.Module, ABC):
 
     def decoder_flops(self) -> int:
         """FLOPs of decoding one image, counted on a copy without memory."""
-        from bench.flops.sampling import count_call
-
         model = copy.deepcopy(self).to("meta")
         return count_call(lambda: model.decode_raw(torch.empty(1, self.config.grid**2, self.config.num_channels, device="meta")))
 

@@ -134,7 +134,7 @@ def _check_pin(config: PretrainedConfig) -> None:
 
 def _from_checkpoint(path: Path) -> torch.nn.Module:
     """An LDM-style checkpoint as a diffusers model; sizes are read off the weights."""
-    from diffusers import AutoencoderKL, VQModel
+    from diffusers import AutoencoderKL, VQModel  # imported late: only pretrained autoencoders need it
 
     if path.suffix == ".safetensors":
         weights: dict[str, Any] = read_weights(path)

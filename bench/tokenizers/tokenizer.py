@@ -8,8 +8,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.config.tokenizers import TokenizerConfig
+from bench.config.tokenizers import AutoencoderConfig, PretrainedConfig, TokenizerConfig
+from bench.paradigm import TokenSpace
 from bench.tokenizers.base import ImageAutoencoder
+
+
+def token_space(config: TokenizerConfig, autoencoder: AutoencoderConfig | PretrainedConfig) -> TokenSpace:
+    """What the paradigms read, known without the autoencoder's weights.
+
+    Raises:
+        ValueError: when the grid cannot be grouped, or codes would be.
+    """
+    discrete = autoencoder.num_codes > 0 and not config.before_quantization
+    if autoencoder.grid % config.group or (discrete and config.group > 1):
+        raise ValueError(
+            f"tokenizer {config.part!r}: group={config.group} must divide the grid of {autoencoder.grid} and needs latents"
+        )
+    grid = autoencoder.grid // config.group
+    if discrete:
+        return TokenSpace(kind="codes", grid=grid, vocabulary=autoencoder.num_codes)
+    return TokenSpace(kind="latents", grid=grid, channels=autoencoder.num_channels * config.group**2)
 
 
 class Tokenizer(nn.Module):
@@ -19,7 +37,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.autoencoder, self.group = autoencoder, config.group
         self.discrete = autoencoder.discrete and not config.before_quantization
-        self.space = config.space(autoencoder.config)
+        self.space = token_space(config, autoencoder.config)
 
     def encode(self, images: Tensor) -> Tensor:
         """What the latent cache stores: whitened moments (B, N, 2C) float32, or codes (B, N) int64."""

@@ -104,9 +104,7 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
     count = micro_batches(run.recipe.batch_size, together.size, segment.micro_batch)
     data = TrainingData(segment.latents)
     paradigm = compile_on_gpu(build_paradigm(run, segment.space, segment.conditions))
-    meter = FlopMeter(
-        build_meta(run, segment.space, segment.conditions), segment.conditions.num_tokens, segment.conditions.feature_dim
-    )
+    meter = FlopMeter(build_meta(run, segment.space, segment.conditions), segment.conditions)
     meter.attach(paradigm)
     module = TrainingModule(run, paradigm, meter, budget=segment.budget, stop_at=segment.stop_at, num_micro_batches=count)
     average = ExponentialMovingAverage(paradigm, run.recipe.ema_relative_width)
@@ -164,7 +162,7 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
             save_checkpoint(trainer, segment.checkpoint)
     if together.first:
         if segment.weights is not None:
-            save_weights(paradigm, average, segment.weights)
+            save_weights(paradigm, average.averages, segment.weights)
         shutil.rmtree(segment.running, ignore_errors=True)
     return Trained(module.flops_spent, module.flops_spent_causal, trainer.global_step, module.seconds, module.last_loss)
 
