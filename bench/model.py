@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,8 +55,8 @@ def build_meta(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Parad
         return build_paradigm(run, space, conditions)
 
 
-def save_weights(paradigm: Paradigm, averages: Sequence[Tensor], path: Path) -> None:
-    """Raw parameters and their averages, in the order of `paradigm.named_parameters()`, in one safetensors file."""
+def save_weights(paradigm: Paradigm, averages: list[Tensor], path: Path) -> None:
+    """Raw parameters and their averages, in the same order and shapes, in one safetensors file."""
     names = [name for name, _ in paradigm.named_parameters()]
     content = {f"raw.{n}": p.detach().contiguous() for n, p in paradigm.named_parameters()}
     content |= {f"ema.{n}": a.contiguous() for n, a in zip(names, averages, strict=True)}

@@ -15,7 +15,8 @@ ALLOWED_FOR_PARADIGMS = {"bench.paradigm", "bench.backbone", "bench.conditioning
 LONGEST_FILE = 300
 
 NEVER = {
-    "config": "flops data tokenizers plan train evaluate results sweep analysis report prepare cli speed torch",
+    "config": "flops data tokenizers plan train evaluate results sweep analysis report prepare cli speed torch "
+    "paradigm backbone conditioning model",
     "flops": "data plan train evaluate results sweep analysis report prepare cli speed",
     "tokenizers": "data plan train evaluate results sweep analysis report prepare cli speed",
     "data": "plan train evaluate results sweep analysis report prepare cli speed",
@@ -87,6 +88,13 @@ def test_arrows_between_rooms_run_one_way(room: str) -> None:
         if any(name == other or name.startswith(f"{other}.") for other in forbidden)
     }
     assert not wrong
+
+
+def test_the_ground_floor_imports_no_room_but_config() -> None:
+    rooms = tuple(f"bench.{room}." for room in NEVER if room != "config")
+    for name in ("errors", "files", "hub", "model", "processor", "progress", "randomness", "paradigm", "registry"):
+        wrong = {other for other in imports(ROOT / "bench" / f"{name}.py") if f"{other}.".startswith(rooms)}
+        assert not wrong, f"bench/{name}.py imports {', '.join(sorted(wrong))}"
 
 
 def test_nothing_lies_flat_but_entry_contract_and_ground_floor() -> None:

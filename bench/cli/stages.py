@@ -13,7 +13,7 @@ from bench.errors import UserError
 
 
 def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
-    """The plan that the options ask for, its data set and its results folder; a plan to run has the tokenizers' weights."""
+    """The plan that the options ask for, its results folder and its data set; a plan to run has the tokenizers' weights."""
     from bench.config.run import parse_budget
 
     experiment = load_experiment(options.experiment, options.data)
@@ -37,7 +37,7 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
     dataset = open_data(experiment.data)
     if to_run:
         dataset.check_tokenizers(experiment.tokenizers)
-    return make_plan(experiment, budget, dataset, machine), dataset, Results(root)
+    return make_plan(experiment, budget, dataset, machine), Results(root), dataset
 
 
 def print_plan(made: Any, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def print_plan(made: Any, as_json: bool) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Count every run and write plan.csv."""
-    made, _, results = make(options, to_run=False)
+    made, results, _ = make(options, to_run=False)
     print_plan(made, options.json)
     from bench.results.table import save_frame
 
@@ -93,7 +93,7 @@ def sweep(options: argparse.Namespace) -> int:
         check_slurm()
     elif options.slurm:
         raise UserError("SLURM parameters need LAUNCHER=slurm")
-    made, dataset, results = make(options, to_run=True)
+    made, results, dataset = make(options, to_run=True)
     if parameters is None:  # on a cluster the time limit of the jobs is the bound, and this machine's speed says nothing
         made.check_hours(options.max_hours)
     from bench.progress import Display
@@ -105,9 +105,9 @@ def sweep(options: argparse.Namespace) -> int:
     if parameters is not None:
         from bench.sweep.slurm import submit_sweep
 
-        submit_sweep(made, dataset, results, parameters, display)
+        submit_sweep(made, results, dataset, parameters, display)
         return 0
-    return 1 if run_sweep(made, dataset, results, display) else 0
+    return 1 if run_sweep(made, results, dataset, display) else 0
 
 
 def stored_plan(folder: Path) -> Any:

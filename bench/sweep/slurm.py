@@ -136,14 +136,14 @@ def check_slurm() -> None:
         raise ValueError("LAUNCHER=slurm, but sbatch and srun are not on this machine; use a login node, or LAUNCHER=local")
 
 
-def submit_sweep(plan: Plan, dataset: TokenizedData, results: Results, parameters: dict[str, Any], display: Display) -> None:
+def submit_sweep(plan: Plan, results: Results, dataset: TokenizedData, parameters: dict[str, Any], display: Display) -> None:
     """Submit what the plan misses and the queue does not hold.
 
     Raises:
         ValueError: when SLURM refuses the parameters.
     """
     folder = results.root / "slurm"
-    missing = begin(plan, dataset, results)
+    missing = begin(plan, results, dataset)
     if not missing:
         finish(plan, results, display)
         return

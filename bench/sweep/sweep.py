@@ -25,9 +25,9 @@ from bench.sweep.reports import DirectReports
 from bench.sweep.trunk import run_job
 
 
-def run_sweep(plan: Plan, dataset: TokenizedData, results: Results, display: Display) -> int:
+def run_sweep(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> int:
     """Do everything that the plan misses; returns the number of failed runs."""
-    jobs = begin(plan, dataset, results)
+    jobs = begin(plan, results, dataset)
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")
     else:
@@ -41,7 +41,7 @@ def run_sweep(plan: Plan, dataset: TokenizedData, results: Results, display: Dis
     return finish(plan, results, display)
 
 
-def begin(plan: Plan, dataset: TokenizedData, results: Results) -> list[TrunkJob]:
+def begin(plan: Plan, results: Results, dataset: TokenizedData) -> list[TrunkJob]:
     """Claim the results folder, write the plan, and say what is missing.
 
     Raises:
