@@ -13,9 +13,11 @@ from bench.config.run import Run
 from bench.data.open import open_data
 from bench.plan.machine import free_port
 from bench.plan.plan import first_run
-from bench.train import checkpoint_callback, distributed, lightning_module, metrics_callback
+from bench.train import checkpoint_callback, lightning_module
 from bench.train.checkpoint_callback import InterruptedTrainingError
+from bench.train.distributed import ALONE, ProcessGroup
 from bench.train.loop import Segment, train_segment
+from bench.train.metrics_callback import Progress
 
 DATASET = open_data(EXPERIMENT.data)
 METHODS = {method.name: method for method in EXPERIMENT.methods}
@@ -27,12 +29,20 @@ def make_run(paradigm: str) -> Run:
     return replace(run, recipe=replace(run.recipe, batch_size=8))
 
 
-def train_part(latents: Path, paradigm: str, root: Path, micro_batch: int | None, stop_at: float, signal_at: int | None) -> None:
+def train_part(
+    latents: Path,
+    paradigm: str,
+    root: Path,
+    micro_batch: int | None,
+    stop_at: float,
+    signal_at: int | None,
+    group: ProcessGroup = ALONE,
+) -> None:
     """Train in this process as its group says, noting every step."""
-    lightning_module.LOG_EVERY_STEPS = metrics_callback.LOG_EVERY_STEPS = 1
+    lightning_module.LOG_EVERY_STEPS = 1
     checkpoint_callback.CHECKPOINT_SECONDS = 1e9
 
-    def report(progress: metrics_callback.Progress) -> None:
+    def report(progress: Progress) -> None:
         if progress.step == signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -51,15 +61,14 @@ def train_part(latents: Path, paradigm: str, root: Path, micro_batch: int | None
         micro_batch=micro_batch,
     )
     try:
-        train_segment(part, report, lambda _: None)
+        train_segment(part, report, lambda _: None, group)
     except InterruptedTrainingError as error:
-        (root / f"interrupted-{distributed.current().rank}").write_text(str(error))
+        (root / f"interrupted-{group.rank}").write_text(str(error))
 
 
 def process(rank: int, size: int, address: str, *arguments: object) -> None:
     torch.set_num_threads(1)
-    distributed.join(rank, size, size, address)
-    train_part(*arguments)  # type: ignore[arg-type]
+    train_part(*arguments, group=ProcessGroup.join(rank, size, size, address))  # type: ignore[arg-type]
     torch.distributed.destroy_process_group()
 
 

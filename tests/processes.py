@@ -11,7 +11,7 @@ def children(pid: int) -> list[int]:
 
 
 def workers_of(pid: int) -> list[int]:
-    """The worker processes of a launcher."""
+    """The worker processes of a launcher: what its server has forked."""
 
     def command_line(child: int) -> str:
         try:
@@ -19,7 +19,8 @@ def workers_of(pid: int) -> list[int]:
         except OSError:
             return ""
 
-    return [child for child in children(pid) if "spawn_main" in command_line(child)]
+    servers = [child for child in children(pid) if "forkserver" in command_line(child)][:1]
+    return [worker for server in servers for worker in children(server)]
 
 
 def alive(pid: int) -> bool:

@@ -19,8 +19,8 @@ from bench.data.latents import fill_cache
 from bench.files import read_lines
 from bench.plan.machine import num_cores
 from bench.randomness import Part, PartRandomness, micro_batches
+from bench.results.folder import checkpoints
 from bench.results.table import load_table
-from bench.train import checkpoint_files
 
 STEPS = 20
 
@@ -88,7 +88,7 @@ def test_a_signal_to_one_stops_all_and_another_division_goes_on(
     said = {(tmp_path / f"interrupted-{rank}").read_text() for rank in range(2)}
     assert len(said) == 1
     assert "at step 7" in said.pop() or "at step 8" in str(said)
-    assert len(checkpoint_files.numbered(tmp_path / "running")) == 1
+    assert len(checkpoints(tmp_path / "running")) == 1
     train_part(folder, paradigm, tmp_path, 2, budget, None)
     same_training(tmp_path, straight)
 
@@ -176,7 +176,7 @@ def test_a_sweep_on_two_devices_is_the_sweep_on_one_and_survives_a_kill(tmp_path
     assert two["status"].eq("done").all()
 
     killed = tmp_path / "killed"
-    assert "failed: " in sweep(killed, "--devices", "2", kill=1)
+    assert "one of its processes died of SIGKILL (killed, perhaps out of memory): " in sweep(killed, "--devices", "2", kill=1)
     assert load_table(killed)["status"].eq("failed").any()
     sweep(killed, "--devices", "2")
     assert load_table(killed)["loss"].tolist() == pytest.approx(two["loss"].tolist(), rel=1e-3)

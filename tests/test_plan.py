@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -75,8 +75,9 @@ def test_bad_budgets(text: str) -> None:
 
 def test_run_survives_json_and_its_name_covers_everything(plan: Plan) -> None:
     run = plan.runs[0].run
-    assert Run.from_json(run.to_json()) == run
-    assert Run.from_json(run.to_json()).run_id == run.run_id
+    again = Run.from_dict(json.loads(json.dumps(asdict(run))))
+    assert again == run
+    assert again.run_id == run.run_id
     changes = [
         replace(run, learning_rate=run.learning_rate * 2),
         replace(run, seed=7),
@@ -88,12 +89,6 @@ def test_run_survives_json_and_its_name_covers_everything(plan: Plan) -> None:
     assert len({run.run_id, *(c.run_id for c in changes)}) == len(changes) + 1
     assert changes[-1].trunk_id == run.trunk_id
     assert changes[0].trunk_id != run.trunk_id
-
-
-def test_foreign_json_is_refused() -> None:
-    for text in ("{}", "[1]", "not json", json.dumps({"recipe": {}})):
-        with pytest.raises(ValueError, match="not a run"):
-            Run.from_json(text)
 
 
 def test_the_hard_preset_is_planned() -> None:

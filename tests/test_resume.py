@@ -21,8 +21,9 @@ from bench.data.latents import fill_cache
 from bench.data.open import open_data
 from bench.files import read_lines
 from bench.plan.plan import first_run
+from bench.results.folder import checkpoints
 from bench.results.table import load_table
-from bench.train import checkpoint_callback, checkpoint_files, lightning_module, metrics_callback
+from bench.train import checkpoint_callback, checkpoint_files, lightning_module
 from bench.train.checkpoint_callback import InterruptedTrainingError
 from bench.train.loop import Segment, Trained, train_segment
 from bench.train.metrics_callback import Progress
@@ -44,8 +45,7 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frequent() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint_callback, "CHECKPOINT_SECONDS", 0.0)
-        for module in (lightning_module, metrics_callback):
-            patch.setattr(module, "LOG_EVERY_STEPS", 5)
+        patch.setattr(lightning_module, "LOG_EVERY_STEPS", 5)
         yield
 
 
@@ -101,7 +101,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(latents: Path, straight: Pat
     for step in (10, 35, 36, 60):
         with pytest.raises(KilledError):
             segment(latents, tmp_path, dies_at(step))
-        assert len(checkpoint_files.numbered(tmp_path / "running")) == 2
+        assert len(checkpoints(tmp_path / "running")) == 2
     done, said = segment(latents, tmp_path)
     assert done.steps > 65
     assert not said
@@ -115,7 +115,7 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
 ) -> None:
     with pytest.raises(KilledError):
         segment(latents, tmp_path, dies_at(50))
-    found = [path for _, path in checkpoint_files.numbered(tmp_path / "running")]
+    found = [path for _, path in checkpoints(tmp_path / "running")]
     hit = found if damage == "both flipped" else found[-1:]
     for path in hit:
         content = bytearray(path.read_bytes())
@@ -142,7 +142,7 @@ def test_signals_stop_within_one_step_with_a_checkpoint(
 
     with pytest.raises(InterruptedTrainingError, match=r"at step 4[01]"):
         segment(latents, tmp_path, report)
-    assert len(checkpoint_files.numbered(tmp_path / "running")) == 1
+    assert len(checkpoints(tmp_path / "running")) == 1
     segment(latents, tmp_path)
     same_bits(tmp_path, straight)
 
@@ -223,7 +223,7 @@ def test_a_killed_worker_costs_its_own_job_a_retry(undisturbed: pd.DataFrame, tm
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     _, said = process.communicate()
     assert process.returncode == 0, said
-    assert said.count("its process died (killed or out of memory); trying again") == 1
+    assert said.count("its process died of SIGKILL (killed, perhaps out of memory); trying again") == 1
     pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
 
 

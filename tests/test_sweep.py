@@ -97,7 +97,7 @@ def test_every_paradigm_saw_the_same_images(swept: tuple) -> None:
 def test_metrics_are_whole_and_end_at_the_budget(swept: tuple) -> None:
     root, _ = swept
     for row in finished_rows(load_table(root)).to_dict("records"):
-        lines = [json.loads(x) for x in (Results(root).run(row["run_id"]) / "metrics.jsonl").read_text().splitlines()]
+        lines = [json.loads(x) for x in (Results(root).run_folder(row["run_id"]).metrics).read_text().splitlines()]
         spent = [line["flops_spent"] for line in lines]
         assert spent == sorted(spent)
         assert spent[-1] == row["flops_spent"]
@@ -120,7 +120,7 @@ def test_an_interrupted_sweep_repeats_only_what_is_missing(swept: tuple) -> None
     root, _ = swept
     before = load_table(root)
     lost = finished_rows(before).query("method == 'next-token'")["run_id"].iloc[-1]
-    folder = Results(root).run(lost)
+    folder = Results(root).run_folder(lost).path
     (folder / "weights.safetensors").unlink()
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "status": "training"}))
@@ -178,8 +178,9 @@ def test_single_stages_work_on_their_own(swept: tuple) -> None:
 def test_failed_and_missing_runs_are_rows(tmp_path: Path) -> None:
     results = Results(tmp_path)
     plan = [{"run_id": "a", "method": "x"}, {"run_id": "b", "method": "x"}]
-    results.run("a").mkdir(parents=True)
-    (results.run("a") / "run.json").write_text(json.dumps({"status": "failed", "error": "out of memory"}))
+    folder = results.run_folder("a")
+    folder.path.mkdir(parents=True)
+    folder.record_file.write_text(json.dumps({"status": "failed", "error": "out of memory"}))
     frame = build_table(results, plan)
     assert list(frame["status"]) == ["failed", "missing"]
     assert frame["error"].iloc[0] == "out of memory"
@@ -211,7 +212,7 @@ def test_loggers_hold_the_whole_curve(swept: tuple) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     root, _ = swept
-    run = Results(root).run(finished_rows(load_table(root))["run_id"].iloc[0])
+    run = Results(root).run_folder(finished_rows(load_table(root))["run_id"].iloc[0]).path
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     table = pd.read_csv(run / "logs" / "csv" / "metrics.csv")
     assert table["step"].tolist() == [line["step"] for line in lines]

@@ -72,13 +72,14 @@ def plan(options: argparse.Namespace) -> None:
     """Count every run and write plan.csv."""
     made, results, _ = make(options, to_run=False)
     print_plan(made, options.json)
+    from bench.results.identity import bind_experiment
     from bench.results.table import save_frame
 
     if made.missing_tokenizers:
         results.root.mkdir(parents=True, exist_ok=True)
         print(f"weights not on this machine yet: {', '.join(made.missing_tokenizers)}; the sweep needs them", file=sys.stderr)
     else:
-        results.claim(made.identity())
+        bind_experiment(results, made.identity)
     save_frame(made.frame, results.plan)
     print(f"written to {results.plan}", file=sys.stderr)
 
@@ -110,27 +111,13 @@ def sweep(options: argparse.Namespace) -> int:
     return 1 if run_sweep(made, results, dataset, display) else 0
 
 
-def stored_plan(folder: Path) -> Any:
-    """A folder's plan."""
-    from bench.results.folder import Results
-    from bench.results.table import read_frame
-
-    results = Results(folder)
-    if not results.plan.exists():
-        raise UserError(f"{results.plan} does not exist; make it with `paradigm-bench plan --results {folder}`")
-    planned = read_frame(results.plan)
-    needed = ["run_id", "trunk_id", "flops_budget"]
-    if not set(needed) <= set(planned.columns) or planned[needed].isna().any(axis=None):
-        raise UserError(f"{results.plan} lacks some of {', '.join(needed)}; make it again with `paradigm-bench plan`")
-    return results, planned.to_dict("records")
-
-
 def table(options: argparse.Namespace) -> None:
     """Derive table.csv from the runs' records."""
-    from bench.results.table import build_table, save_frame
+    from bench.results.folder import Results
+    from bench.results.table import build_table, read_plan, save_frame
 
-    results, planned = stored_plan(options.results)
-    save_frame(build_table(results, planned), results.table)
+    results = Results(options.results)
+    save_frame(build_table(results, read_plan(results)), results.table)
     print(results.table)
 
 
@@ -141,15 +128,15 @@ def report(options: argparse.Namespace) -> None:
 
     results = Results(options.results)
     write_report(results)
-    print(results.root / "report.html")
+    print(results.report)
 
 
 def status(options: argparse.Namespace) -> None:
     """Say what is queued, running, done, failed and missing, and when the rest will be done."""
+    from bench.results.folder import Results
     from bench.sweep.status import run_states, summary
 
-    results, planned = stored_plan(options.results)
-    states = run_states(results, planned)
+    states = run_states(Results(options.results))
     for state in states:
         if options.json:
             print(json.dumps(state))

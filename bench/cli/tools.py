@@ -50,23 +50,12 @@ def sample(options: argparse.Namespace) -> None:
     """Write a grid of samples for a condition."""
     from dataclasses import replace
 
-    from bench.data.open import open_data
-    from bench.evaluate.sampler import Sampler, save_grid
-    from bench.results.folder import Results
-    from bench.sweep.jobs import stored_jobs
+    from bench.evaluate.sampler import load_sampler, save_grid
 
     if options.num < 1:
         raise UserError(f"--num must be at least 1, not {options.num}")
-    results, run_id = Results(options.run.parent.parent), options.run.name
-    weights = results.run(run_id) / "weights.safetensors"
-    if not weights.exists():
-        raise UserError(f"{options.run} holds no trained run (no {weights.name}); `paradigm-bench status` lists the runs")
-    planned = {run.run_id: (job, run) for job in stored_jobs(results) for run in job.runs}
-    if run_id not in planned:
-        raise UserError(f"{results.root} plans no run {run_id!r}")
-    job, run = planned[run_id]
-    dataset = open_data(job.data)
-    sampler, condition_tokens = Sampler(dataset, run, job.method, weights), dataset.read_condition(options.caption)
+    sampler, dataset = load_sampler(options.run)
+    condition_tokens = dataset.read_condition(options.caption)
     given = {"guidance": options.guidance, "temperature": options.temperature, "steps": options.steps}
     setting = replace(sampler.method.settings[0], **{name: value for name, value in given.items() if value is not None})
     repeated = condition_tokens.repeat(options.num, *[1] * (condition_tokens.ndim - 1))

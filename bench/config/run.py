@@ -48,28 +48,29 @@ class Run:
         """Readable prefix and hash of the whole configuration. Never parse it."""
         return self._identifier(asdict(self), f"{self.flops_budget:.1e}".replace("e+", "e"))
 
+    @property
+    def branch_flops(self) -> float:
+        """Training FLOPs of the trunk where this run leaves it."""
+        return (1 - self.recipe.cooldown) * self.flops_budget
+
+    @property
+    def cooldown_flops(self) -> float:
+        """Training FLOPs of its own, from there to its budget."""
+        return self.recipe.cooldown * self.flops_budget
+
     def _identifier(self, content: dict[str, Any], middle: str) -> str:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.method}-{self.size.name}-s{self.seed}-{middle}-{digest}"
 
-    def to_json(self) -> str:
-        """Text that from_json reads."""
-        return json.dumps(asdict(self), sort_keys=True)
-
     @classmethod
-    def from_json(cls, text: str) -> Run:
-        """Inverse of to_json.
+    def from_dict(cls, content: dict[str, Any]) -> Run:
+        """Inverse of dataclasses.asdict, also after a JSON round trip.
 
         Raises:
-            ValueError: when the text is no run of this version.
+            KeyError, TypeError: when it is no run of this version.
         """
-        try:
-            content = json.loads(text)
-            recipe = content["recipe"]
-            content["recipe"] = Recipe(**{**recipe, "betas": tuple(recipe["betas"])})
-            return cls(**content)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"not a run of this version of paradigm-bench: {error}") from error
+        recipe = content["recipe"]
+        return cls(**{**content, "recipe": Recipe(**{**recipe, "betas": tuple(recipe["betas"])})})
 
 
 def parse_budget(text: str) -> int:

@@ -70,7 +70,7 @@ def fill_cache(
     chunk: int,
     max_skipped: int = 0,
     about: dict[str, Any] | None = None,
-) -> None:
+) -> list[str]:
     """Encode images 0 .. num_images - 1 into a cache folder, going on where an earlier call ended.
 
     Args:
@@ -78,6 +78,9 @@ def fill_cache(
         encode: encodes a range of images; called with at most `chunk` of them.
         max_skipped: how many images may be unreadable.
         about: what index.json also says.
+
+    Returns:
+        Images that could not be read, by name, with the reason.
 
     Raises:
         ValueError: when the disk is too small, or more images than allowed are unreadable.
@@ -107,6 +110,12 @@ def fill_cache(
     if not sum(counts):
         raise ValueError(f"none of the {num_images} images could be read; the first: {skipped[0]}")
     write_text(folder / "index.json", json.dumps({"counts": counts, "skipped": skipped, **(about or {})}, indent=1))
+    return skipped
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every image of a cache is encoded."""
+    return (folder / "index.json").exists()
 
 
 def check_disk(folder: Path, needed: int) -> None:

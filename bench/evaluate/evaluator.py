@@ -40,10 +40,10 @@ class Evaluator:
         One row per sampler setting on validation captions; then, on test captions, one row for each setting that was best for
         a metric, and one with the raw weights at the setting that was best for prompt accuracy.
         """
-        folder = self.results.run(run.run_id)
-        path = folder / "evals.jsonl"
+        folder = self.results.run_folder(run.run_id)
+        path = folder.evals
         path.unlink(missing_ok=True)
-        sampler = Sampler(self.dataset, run, method, folder / "weights.safetensors")
+        sampler = Sampler(self.dataset, run, method, folder.weights)
         began = time.perf_counter()
         condition_tokens = self.judge.conditions("validation", self.settings.num_validation)
         tried = []
@@ -70,7 +70,7 @@ class Evaluator:
             append_line(path, {**row, **tuning, "tuned_for": " ".join(metrics)})
         report("test conditions, raw weights")
         index = next(index for index, metrics in chosen.items() if first in metrics)
-        raw = Sampler(self.dataset, run, method, folder / "weights.safetensors", ema=False)
+        raw = Sampler(self.dataset, run, method, folder.weights, ema=False)
         append_line(path, {**self._test_row(raw, condition_tokens, method.settings[index], measure=False), "tuned_for": first})
 
     def _draw(
@@ -108,7 +108,7 @@ class Evaluator:
             )
             row |= {name: getattr(speed, name) for name in speed.__dataclass_fields__}
             row |= self.judge.held_out(lambda held_out: self._draw(sampler, held_out, setting, "test"))
-            save_grid(images, self.results.run(sampler.run.run_id) / "samples.png")
+            save_grid(images, self.results.run_folder(sampler.run.run_id).samples)
         return {**row, **self._ending(began)}
 
     def costs(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:

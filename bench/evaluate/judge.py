@@ -129,9 +129,8 @@ class Judge(ABC):
 
     def cached(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A small JSON record of the results folder, computed at the first use."""
-        path = self.results.cache / f"{name}.json"
+        path = self.results.cached(name)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(compute()))
         found: dict[str, Any] = json.loads(path.read_text())
         return found

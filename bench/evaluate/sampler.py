@@ -18,8 +18,12 @@ from bench.conditioning import Condition
 from bench.config.experiment import Method, Setting, merged
 from bench.config.run import Run
 from bench.data.base import TokenizedData
+from bench.data.open import open_data
+from bench.data.open import open_data
 from bench.model import build_paradigm, compile_on_gpu, device_type, load_weights
 from bench.paradigm import Paradigm
+from bench.results.folder import Results, RunFolder
+from bench.results.identity import read_identity
 
 SAMPLE_BATCH = 64
 """Images sampled at once on CPU: larger batches leave its caches (measured at width 64: 64 is 1.4 x faster than 512)."""
@@ -83,3 +87,19 @@ def save_grid(images: Tensor, path: Path) -> None:
     rows = [torch.cat(list(row), dim=2) for row in shown.split(GRID_COLUMNS) if len(row) == GRID_COLUMNS]
     if rows:
         Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path)
+
+
+def load_sampler(folder: Path) -> tuple[Sampler, TokenizedData]:
+    """A trained run from its folder results/NAME/runs/RUN_ID, ready to sample, and the data set that reads conditions.
+
+    Raises:
+        ValueError: when there is no trained run.
+    """
+    run_folder, results = RunFolder(folder), Results(folder.parent.parent)
+    if not run_folder.weights.exists():
+        raise ValueError(f"{folder} holds no trained run (no {run_folder.weights.name}); `paradigm-bench status` lists the runs")
+    identity = read_identity(results)
+    if folder.name not in identity.runs:
+        raise ValueError(f"{results.root} plans no run {folder.name!r}")
+    run, dataset = identity.runs[folder.name], open_data(identity.data)
+    return Sampler(dataset, run, identity.methods[run.method], run_folder.weights), dataset

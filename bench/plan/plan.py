@@ -21,6 +21,7 @@ from bench.plan.machine import Machine, check_memory, device_memory, this_machin
 from bench.progress import format_hours
 from bench.randomness import micro_batches
 from bench.registry import load
+from bench.results.identity import Identity
 
 CALIBRATION_DEPTH = 2
 """Blocks that are timed: more of the same take as long each, and a large model would take minutes to build."""
@@ -69,12 +70,11 @@ class PlannedRun:
         """Optimizer steps that the budget buys."""
         return round(self.run.flops_budget / (self.flops_per_image * self.run.recipe.batch_size))
 
-    def row(self, previous_budget: int) -> dict[str, Any]:
-        """The run's row of plan.csv; its hours hold the trunk since the rung before and its own cooldown."""
+    def row(self, trunk_flops: float) -> dict[str, Any]:
+        """The run's row of plan.csv; its hours hold the trunk beyond the rung before, at trunk_flops, and its own cooldown."""
         run = self.run
         images = self.steps * run.recipe.batch_size
-        trunk = (1 - run.recipe.cooldown) * (run.flops_budget - previous_budget)
-        flops = trunk + run.recipe.cooldown * run.flops_budget
+        flops = run.branch_flops - trunk_flops + run.cooldown_flops
         return {
             "run_id": run.run_id,
             "trunk_id": run.trunk_id,
@@ -129,8 +129,8 @@ class Plan:
         """Rows of plan.csv."""
         rows = []
         for group in self.trunks.values():
-            budgets = [0, *(p.run.flops_budget for p in group)]
-            rows += [p.row(before) for p, before in zip(group, budgets, strict=False)]
+            before = [0.0, *(planned.run.branch_flops for planned in group)]
+            rows += [planned.row(flops) for planned, flops in zip(group, before, strict=False)]
         return rows
 
     @cached_property
@@ -143,17 +143,18 @@ class Plan:
         """Training hours on this machine with all its workers busy."""
         return float(self.frame["hours"].sum()) / self.machine.num_workers
 
-    def identity(self) -> dict[str, object]:
-        """What a results folder belongs to, and all that `run` and `evaluate` need to do a part of it."""
+    @cached_property
+    def identity(self) -> Identity:
+        """What a results folder belongs to."""
         experiment = self.experiment
-        return {
-            "name": experiment.name,
-            "budget": self.budget,
-            "data": experiment.data if isinstance(experiment.data, str) else asdict(experiment.data),
-            "methods": {m.name: asdict(m) for m in experiment.methods},
-            "evaluation": asdict(experiment.evaluation),
-            "runs": {p.run.run_id: asdict(p.run) for p in self.runs},
-        }
+        return Identity(
+            name=experiment.name,
+            budget=self.budget,
+            data=experiment.data,
+            methods={method.name: method for method in experiment.methods},
+            evaluation=experiment.evaluation,
+            runs={planned.run.run_id: planned.run for planned in self.runs},
+        )
 
     def check_hours(self, max_hours: float) -> None:
         """Refuse a sweep that this machine cannot finish in time.

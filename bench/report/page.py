@@ -96,7 +96,7 @@ def write_report(results: Results) -> Analysis:
             figures.insert(0, _entry("samples", saved.read_bytes()))
     environment = Environment(loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("report.html").render(_content(analysis, frame, results, figures))
-    write_text(results.root / "report.html", page)
+    write_text(results.report, page)
     return analysis
 
 

@@ -22,7 +22,7 @@ def sample_grid(analysis: Analysis, results: Results) -> Image.Image | None:
     for _, cell in best_per_budget(done, METRICS[name]).iterrows():
         rows = done[(done["method"] == cell["method"]) & (done["flops_budget"] == cell["flops_budget"])]
         rows = rows[(rows["width"] == cell["width"]) & (rows["depth"] == cell["depth"])].sort_values("seed")
-        path = results.run(rows["run_id"].iloc[0]) / "samples.png"
+        path = results.run_folder(rows["run_id"].iloc[0]).samples
         if path.exists():
             with Image.open(path) as image:
                 side = image.width // GRID_PROMPTS

@@ -22,17 +22,26 @@ def build_table(results: Results, plan: Iterable[dict[str, Any]]) -> pd.DataFram
     """Derive the table from the runs' records: evaluated rows, failed runs, and planned runs that are missing."""
     rows: list[dict[str, Any]] = []
     for planned in plan:
-        record, folder = results.record(planned["run_id"]), results.run(planned["run_id"])
-        base = {
-            **planned,
-            **(record.get("training") or {}),
-            "status": record.get("status", "missing"),
-            "error": record.get("error"),
-        }
-        evaluations = read_lines(folder / "evals.jsonl") if base["status"] == "done" else []
+        folder = results.run_folder(planned["run_id"])
+        record = folder.record
+        base = {**planned, **record.training, "status": record.status, "error": record.error}
+        evaluations = read_lines(folder.evals) if record.status == "done" else []
         rows += [{**base, **evaluation} for evaluation in evaluations] or [base]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def read_plan(results: Results) -> list[dict[str, Any]]:
+    """The rows of a folder's plan.csv: what its runs were counted to cost.
+
+    Raises:
+        ValueError: when there is none, or it names no runs.
+    """
+    if not results.plan.exists():
+        raise ValueError(f"{results.plan} does not exist; make it with `paradigm-bench plan --results {results.root}`")
+    planned = read_frame(results.plan)
+    if "run_id" not in planned.columns or planned["run_id"].isna().any():
+        raise ValueError(f"{results.plan} lacks run_id; make it again with `paradigm-bench plan --results {results.root}`")
+    return planned.to_dict("records")
 
 
 def load_table(folder: str | Path) -> pd.DataFrame:
@@ -41,7 +50,7 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: when there is no table, it lacks columns, or one of them holds what it cannot.
     """
-    path = Path(folder) / "table.csv"
+    path = Results(Path(folder)).table
     if not path.exists():
         raise ValueError(f"{path} does not exist; run `make sweep RESULTS={folder}` first")
     frame = read_frame(path)

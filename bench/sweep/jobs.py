@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from bench.config.data import ImageData
 from bench.config.experiment import Evaluation, Method
 from bench.config.run import Run
-from bench.files import read_json
 from bench.plan.machine import Machine, this_machine
 from bench.plan.plan import Plan
 from bench.results.folder import Results
+from bench.results.identity import Identity, read_identity
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkJob:
-    """What one worker does: all missing runs of one trunk."""
+    """What one worker does: runs of one trunk, budgets ascending."""
 
     root: Path
     data: str | ImageData
@@ -27,67 +25,51 @@ class TrunkJob:
     evaluation: Evaluation
     machine: Machine
 
+    @property
+    def trunk_id(self) -> str:
+        """Name of the trunk."""
+        return self.runs[0].trunk_id
+
+    @property
+    def training_flops(self) -> float:
+        """FLOPs that it will run: the trunk to its last branch point, and every cooldown."""
+        return self.runs[-1].branch_flops + sum(run.cooldown_flops for run in self.runs)
+
+
+def training_flops(jobs: list[TrunkJob]) -> int:
+    """FLOPs that the jobs will run."""
+    return round(sum(job.training_flops for job in jobs))
+
 
 def missing_jobs(plan: Plan, results: Results) -> list[TrunkJob]:
     """One job per trunk that has a run to train or evaluate, longest first."""
     jobs = []
-    for group in plan.trunks.values():
-        missing = tuple(p.run for p in group if results.record(p.run.run_id).get("status") != "done")
+    for job in _jobs(plan.identity, results, plan.machine):
+        missing = tuple(run for run in job.runs if results.run_folder(run.run_id).record.status != "done")
         if missing:
-            jobs.append(
-                TrunkJob(
-                    root=results.root,
-                    data=plan.experiment.data,
-                    runs=missing,
-                    method=group[0].method,
-                    evaluation=plan.experiment.evaluation,
-                    machine=plan.machine,
-                )
-            )
+            jobs.append(replace(job, runs=missing))
     hours = plan.frame.groupby("trunk_id")["hours"].sum()
-    return sorted(jobs, key=lambda job: -hours[job.runs[0].trunk_id])
-
-
-def training_flops(jobs: list[TrunkJob]) -> int:
-    """FLOPs that the jobs will run: every trunk to its last branch point and every cooldown."""
-    total = 0.0
-    for job in jobs:
-        cooldown = job.runs[0].recipe.cooldown
-        total += (1 - cooldown) * job.runs[-1].flops_budget + sum(cooldown * run.flops_budget for run in job.runs)
-    return round(total)
+    return sorted(jobs, key=lambda job: -hours[job.trunk_id])
 
 
 def stored_jobs(results: Results) -> list[TrunkJob]:
-    """One job per trunk of the experiment that the folder belongs to, from its experiment.json.
+    """One job per trunk of the experiment that the folder belongs to, done or not.
 
     Raises:
         ValueError: when the folder holds no experiment, or one of another version.
     """
-    if not results.experiment.exists():
-        raise ValueError(f"{results.root} holds no experiment; make it with `paradigm-bench plan --results {results.root}`")
-    stored = read_json(results.experiment)
-    try:
-        return _jobs(results, stored)
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = f"{results.experiment} is not of this version of paradigm-bench ({type(error).__name__}: {error})"
-        raise ValueError(f"{reason}; plan the experiment in another folder") from error
+    return _jobs(read_identity(results), results, this_machine())
 
 
-def _jobs(results: Results, stored: dict[str, Any]) -> list[TrunkJob]:
-    methods = {name: Method.from_dict(content) for name, content in stored["methods"].items()}
-    data = stored["data"] if isinstance(stored["data"], str) else ImageData.from_dict(stored["data"])
-    groups: dict[str, list[Run]] = {}
-    for text in stored["runs"].values():
-        run = Run.from_json(json.dumps(text))
-        groups.setdefault(run.trunk_id, []).append(run)
+def _jobs(identity: Identity, results: Results, machine: Machine) -> list[TrunkJob]:
     return [
         TrunkJob(
             root=results.root,
-            data=data,
-            runs=tuple(sorted(group, key=lambda r: r.flops_budget)),
-            method=methods[group[0].method],
-            evaluation=Evaluation(**stored["evaluation"]),
-            machine=this_machine(),
+            data=identity.data,
+            runs=tuple(runs),
+            method=identity.methods[runs[0].method],
+            evaluation=identity.evaluation,
+            machine=machine,
         )
-        for group in groups.values()
+        for runs in identity.trunks.values()
     ]

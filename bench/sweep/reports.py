@@ -7,17 +7,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from bench.config.run import Run
 
 REPORT_SECONDS = 0.5
 
 
+class Reports(Protocol):
+    """Where a job's reports go."""
+
+    def put(self, report: dict[str, Any]) -> None:
+        """Send one report."""
+
+
 class RunReporter:
     """Sends a run's progress to the launcher."""
 
-    def __init__(self, run: Run, reports: Any) -> None:
+    def __init__(self, run: Run, reports: Reports) -> None:
         self.run, self.reports = run, reports
         self.sent_flops = 0
         self.sent_at = 0.0
@@ -38,11 +45,11 @@ class RunReporter:
             self.sent_flops, self.sent_at = spent, time.monotonic()
 
 
+@dataclass(frozen=True)
 class PipeReports:
-    """A job's reports, sent to the launcher; nobody listens any more when it has died."""
+    """Reports to the launcher; nobody listens any more when it has died."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    connection: Connection
 
     def put(self, report: dict[str, Any]) -> None:
         """Send one report."""
@@ -54,4 +61,8 @@ class PipeReports:
 class DirectReports:
     """Reports of a job in this process."""
 
-    put: Callable[[dict[str, Any]], None]
+    receive: Callable[[dict[str, Any]], None]
+
+    def put(self, report: dict[str, Any]) -> None:
+        """Hand over one report."""
+        self.receive(report)

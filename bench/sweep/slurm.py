@@ -27,11 +27,10 @@ from bench.plan.plan import Plan
 from bench.progress import Display
 from bench.results.folder import Results
 from bench.sweep.jobs import TrunkJob, training_flops
+from bench.sweep.latents import encode_latents, missing_latents
 from bench.sweep.reports import DirectReports
 from bench.sweep.status import queue, submitted
-from bench.sweep.sweep import begin, encode_latents, finish, missing_latents
-from bench.sweep.trunk import STOPPED, run_job
-from bench.train import distributed
+from bench.sweep.sweep import begin, finish
 
 MOST_REQUEUES = 1000
 """After its time limit; a long run passes many."""
@@ -73,26 +72,28 @@ class Training(Resumable):
 
     def __call__(self) -> str:
         """Do the job, or take part in it; exits where a signal asked for it."""
+        from bench.sweep.trunk import TrunkWorker  # imported late: who submits needs neither Lightning nor judges
+        from bench.train.distributed import ProcessGroup
+        from bench.train.loop import follow
+
         place = submitit.JobEnvironment()
         host = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or place.hostnames[0]
         address = f"{host}:{FIRST_PORT + int(place.raw_job_id) % NUM_PORTS}"
         asked = self.job.machine
         machine = this_machine(asked.devices, asked.nodes, asked.micro_batch)
-        together = distributed.join(place.global_rank, place.num_tasks, machine.devices, address)
-        if not together.first:
-            from bench.train.loop import follow_segment
-
-            distributed.follow(follow_segment)
+        group = ProcessGroup.join(place.global_rank, place.num_tasks, machine.devices, address)
+        if not group.first:
+            follow(group)
             return "followed"
-        job = replace(self.job, machine=machine)
+        job, worker = replace(self.job, machine=machine), TrunkWorker(group)
         with Display().training(training_flops([job])) as tracker:
-            result = run_job(job, DirectReports(tracker))
-        if result == "failed" and together.size > 1:
+            result = worker.run_job(job, DirectReports(tracker))
+        if result == "failed" and group.size > 1:
             os._exit(1)  # the others wait in the middle of a step; they notice
-        distributed.leave()
-        if signal.SIGUSR2 in STOPPED:
+        group.leave()
+        if worker.stopped_by == signal.SIGUSR2:
             os.kill(os.getpid(), signal.SIGUSR2)  # submitit's handler requeues
-        if STOPPED:
+        if worker.stopped_by is not None:
             sys.exit(ENDED)  # preempted, and requeued by SLURM, or canceled
         return result
 
@@ -142,14 +143,13 @@ def submit_sweep(plan: Plan, results: Results, dataset: TokenizedData, parameter
     Raises:
         ValueError: when SLURM refuses the parameters.
     """
-    folder = results.root / "slurm"
     missing = begin(plan, results, dataset)
     if not missing:
         finish(plan, results, display)
         return
     known = submitted(results)
     queued = queue(known.values())
-    jobs = [job for job in missing if known.get(job.runs[0].trunk_id) not in queued]
+    jobs = [job for job in missing if known.get(job.trunk_id) not in queued]
     if not jobs:
         display.say(f"nothing to submit: what is missing is in the queue; `paradigm-bench status {results.root}` shows it")
         return
@@ -157,7 +157,7 @@ def submit_sweep(plan: Plan, results: Results, dataset: TokenizedData, parameter
     common = {"cpus_per_task": max(2, machine.num_threads), **parameters, "additional_parameters": {"requeue": True}}
 
     def executor(**own: Any) -> submitit.SlurmExecutor:
-        made = submitit.SlurmExecutor(folder, max_num_timeout=MOST_REQUEUES)
+        made = submitit.SlurmExecutor(results.slurm, max_num_timeout=MOST_REQUEUES)
         made.update_parameters(**{**common, **own})
         return made
 
@@ -169,14 +169,15 @@ def submit_sweep(plan: Plan, results: Results, dataset: TokenizedData, parameter
         array = executor(job_name="train", nodes=machine.nodes, ntasks_per_node=machine.devices, **after)
         with array.batch():
             sent = [array.submit(Training(job)) for job in jobs]
-        known |= {job.runs[0].trunk_id: task.job_id for job, task in zip(jobs, sent, strict=True)}
+        known |= {job.trunk_id: task.job_id for job, task in zip(jobs, sent, strict=True)}
         last = {"dependency": f"afterany:{sent[0].job_id.split('_')[0]}"}
         known["report"] = executor(job_name="report", **last).submit(Finishing(plan, results)).job_id
     except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
         raise ValueError(f"SLURM refuses the jobs: {error}") from error
     finally:
-        write_text(folder / "jobs.json", json.dumps(known, indent=1))
+        write_text(results.slurm_jobs, json.dumps(known, indent=1))
     display.say(
         f"submitted {len(jobs)} trunks with {sum(len(job.runs) for job in jobs)} runs as job {sent[0].job_id.split('_')[0]}, "
-        f"{parameters['time']} minutes each before a requeue; logs in {folder}; `paradigm-bench status {results.root}` shows them"
+        f"{parameters['time']} minutes each before a requeue; logs in {results.slurm}; "
+        f"`paradigm-bench status {results.root}` shows them"
     )

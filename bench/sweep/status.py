@@ -9,19 +9,19 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from bench.config.run import Run
 from bench.files import read_json, read_lines
 from bench.progress import duration
 from bench.results.folder import STEP_KEYS, Results
+from bench.results.identity import read_identity
 
 FRESH_SECONDS = 600.0
 """A training that has written nothing for so long adds nothing to the rate."""
-ENDED = ("trained", "evaluating", "done")
 
 
 def submitted(results: Results) -> dict[str, str]:
     """SLURM's number of each trunk's last job, of the last encoding and of the last report."""
-    path = results.root / "slurm" / "jobs.json"
-    return read_json(path) if path.exists() else {}
+    return read_json(results.slurm_jobs) if results.slurm_jobs.exists() else {}
 
 
 def queue(numbers: Iterable[str]) -> dict[str, str]:
@@ -35,47 +35,52 @@ def queue(numbers: Iterable[str]) -> dict[str, str]:
     return {number: state for number, state in states.items() if number in numbers}
 
 
-def run_states(results: Results, planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One record per planned run: run_id, status, error, share of its FLOPs done, FLOPs left (the trunk's since the rung before
-    and its own cooldown), and FLOP/s where it trains.
+def run_states(results: Results) -> list[dict[str, Any]]:
+    """One record per run of the folder's experiment: run_id, status, error, share of its FLOPs done, FLOPs left (the trunk's
+    since the rung before and its own cooldown), and FLOP/s where it trains.
 
     The status is that of the run's record; "queued" where SLURM holds the run's trunk and nobody works on the run.
+
+    Raises:
+        ValueError: when the folder holds no experiment, or one of its files is damaged.
     """
-    jobs = submitted(results)
+    identity, jobs = read_identity(results), submitted(results)
     held = queue(jobs.values())
-    runs = read_json(results.experiment).get("runs", {}) if results.experiment.exists() else {}
-    states, branches = [], dict[str, float]()
-    for row in planned:  # budgets of a trunk ascend
-        record = results.record(row["run_id"])
-        status = record.get("status", "missing")
-        slurm = held.get(jobs.get(row["trunk_id"], ""))
-        if slurm and (status in ("missing", "interrupted", "failed") or (status == "training" and slurm == "PENDING")):
-            status = "queued"
-        cooldown = runs.get(row["run_id"], {}).get("recipe", {}).get("cooldown", 0.0)
-        budget = row["flops_budget"]
-        before, branch = branches.get(row["trunk_id"], 0.0), (1 - cooldown) * budget
-        branches[row["trunk_id"]] = branch
-        spent, rate = (budget, None) if status in ENDED else progress(results, row, branch)
-        left = max(0.0, branch - max(spent, before)) + max(0.0, budget - max(spent, branch))
-        states.append(
-            {
-                "run_id": row["run_id"],
-                "status": status,
-                "error": record.get("error"),
-                "share": round(min(1.0, spent / budget), 4),
-                "flops_left": round(left),
-                "flops_per_s": rate if status == "training" else None,
-            }
-        )
+    states = []
+    for trunk_id, runs in identity.trunks.items():
+        before, slurm = 0.0, held.get(jobs.get(trunk_id, ""))
+        for run in runs:
+            record = results.run_folder(run.run_id).record
+            status: str = record.status
+            if slurm and (status in ("missing", "interrupted", "failed") or (status == "training" and slurm == "PENDING")):
+                status = "queued"
+            spent, rate = (run.flops_budget, None) if record.is_trained else progress(results, run)
+            states.append(
+                {
+                    "run_id": run.run_id,
+                    "status": status,
+                    "error": record.error,
+                    "share": round(min(1.0, spent / run.flops_budget), 4),
+                    "flops_left": round(flops_left(run, spent, before)),
+                    "flops_per_s": rate if status == "training" else None,
+                }
+            )
+            before = run.branch_flops
     return states
 
 
-def progress(results: Results, row: dict[str, Any], branch_at: float) -> tuple[float, float | None]:
+def flops_left(run: Run, spent: float, before: float) -> float:
+    """Training FLOPs that a run lacks after `spent`: its trunk's beyond `before`, where the rung before branches, and its own."""
+    trunk = max(0.0, run.branch_flops - max(spent, before))
+    return trunk + max(0.0, run.flops_budget - max(spent, run.branch_flops))
+
+
+def progress(results: Results, run: Run) -> tuple[float, float | None]:
     """FLOPs that a run has behind it, those of its trunk included, and the FLOP/s of its last lines when they are fresh."""
-    own, trunk = results.run(row["run_id"]) / "metrics.jsonl", results.trunk(row["trunk_id"]) / "metrics.jsonl"
+    own, trunk = results.run_folder(run.run_id).metrics, results.trunk_folder(run.trunk_id).metrics
     lines = read_lines(own, STEP_KEYS)
-    path = own if lines and lines[-1]["flops_spent"] > branch_at else trunk
-    lines = [line for line in read_lines(path, STEP_KEYS) if path == own or line["flops_spent"] <= branch_at]
+    path = own if lines and lines[-1]["flops_spent"] > run.branch_flops else trunk
+    lines = [line for line in read_lines(path, STEP_KEYS) if path == own or line["flops_spent"] <= run.branch_flops]
     if not lines:
         return 0.0, None
     last = [line for line in lines[-2:] if time.time() - path.stat().st_mtime < FRESH_SECONDS]

@@ -6,23 +6,20 @@ looks at the disk first, so that the same command resumes; a job that fails mark
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 from bench.data.base import TokenizedData
-from bench.data.latents import fill_cache
 from bench.errors import nearest
 from bench.plan.plan import Plan
-from bench.progress import Display, format_bytes
+from bench.progress import Display
 from bench.report.page import write_report
 from bench.results.folder import Results
-from bench.results.record import save_record
+from bench.results.identity import bind_experiment
 from bench.results.table import build_table, save_frame
 from bench.sweep.jobs import TrunkJob, missing_jobs, stored_jobs, training_flops
-from bench.sweep.pool import execute
+from bench.sweep.latents import encode_latents
+from bench.sweep.pool import WorkerPool, prepare_workers
 from bench.sweep.reports import DirectReports
-from bench.sweep.trunk import run_job
 
 
 def run_sweep(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> int:
@@ -31,18 +28,19 @@ def run_sweep(plan: Plan, results: Results, dataset: TokenizedData, display: Dis
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")
     else:
+        make_worker = prepare_workers(plan.machine)
         encode_latents(plan, results, dataset, display)
         done_before = {p.run.run_id for p in plan.runs} - {r.run_id for job in jobs for r in job.runs}
         display.say(
             f"training {sum(len(j.runs) for j in jobs)} runs on {len(jobs)} trunks ({len(done_before)} runs done before), "
             f"{plan.machine.num_workers} at a time on {plan.machine.device}"
         )
-        execute(jobs, plan, display)
+        WorkerPool(make_worker, min(plan.machine.num_workers, len(jobs)), display).run(jobs)
     return finish(plan, results, display)
 
 
 def begin(plan: Plan, results: Results, dataset: TokenizedData) -> list[TrunkJob]:
-    """Claim the results folder, write the plan, and say what is missing.
+    """Make the results folder the plan's, write the plan, and say what is missing.
 
     Raises:
         ValueError: when the folder is another experiment's, or this machine lacks data or networks for what is missing.
@@ -53,36 +51,9 @@ def begin(plan: Plan, results: Results, dataset: TokenizedData) -> list[TrunkJob
 
         dataset.check(plan.experiment.recipe.num_training_images)
         check_judge(dataset)
-    results.claim(plan.identity())
+    bind_experiment(results, plan.identity)
     save_frame(plan.frame, results.plan)
     return jobs
-
-
-def missing_latents(plan: Plan, results: Results, dataset: TokenizedData) -> dict[str, Path]:
-    """Tokenizers that the plan uses whose latent cache is not complete, and where it lies."""
-    num = plan.experiment.recipe.num_training_images
-    folders = {name: dataset.latent_folder(results.cache, name, num) for name in plan.experiment.tokenizers}
-    return {name: folder for name, folder in folders.items() if not (folder / "index.json").exists()}
-
-
-def encode_latents(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> None:
-    """Fill the latent cache of every tokenizer that the plan uses."""
-    num = plan.experiment.recipe.num_training_images
-    for tokenizer, folder in missing_latents(plan, results, dataset).items():
-        needed = num * dataset.row_bytes(tokenizer)
-        with display.stage(f"encoding training images with {tokenizer} into {format_bytes(needed)}", num, "images") as update:
-            fill_cache(
-                folder,
-                num,
-                dataset.row_bytes(tokenizer),
-                dataset.encoder(tokenizer),
-                update,
-                chunk=dataset.chunk,
-                max_skipped=dataset.max_skipped(num),
-                about=dataset.about(),
-            )
-        for name in json.loads((folder / "index.json").read_text())["skipped"]:
-            display.say(f"skipped, cannot be read: {name}")
 
 
 def run_alone(results: Results, run_ids: list[str], display: Display, *, train: bool) -> int:
@@ -91,22 +62,23 @@ def run_alone(results: Results, run_ids: list[str], display: Display, *, train: 
     Raises:
         ValueError: for a run that the plan does not hold, or that is not trained when only evaluation is asked for.
     """
-    jobs = {run.run_id: (job, run) for job in stored_jobs(results) for run in job.runs}
+    from bench.sweep.trunk import TrunkWorker  # imported late: a launcher needs neither Lightning nor judges
+
+    jobs = {run.run_id: replace(job, runs=(run,)) for job in stored_jobs(results) for run in job.runs}
     if not run_ids:
-        run_ids = [name for name in jobs if (results.run(name) / "weights.safetensors").exists()]
-    failed = 0
+        run_ids = [name for name in jobs if results.run_folder(name).weights.exists()]
+    worker, failed = TrunkWorker(), 0
     for name in run_ids:
         if name not in jobs:
             raise ValueError(f"{results.root} plans no run {name!r}; {nearest(name, list(jobs))}")
-        job, run = jobs[name]
-        trained = (results.run(name) / "weights.safetensors").exists()
-        if not trained and not train:
+        folder = results.run_folder(name)
+        if folder.weights.exists():
+            folder.save_record(jobs[name].runs[0], status="trained")
+        elif not train:
             raise ValueError(f"run {name} is not trained; use `paradigm-bench run {results.root} {name}`")
-        if trained:
-            save_record(results, run, status="trained")
-        with display.training(training_flops([replace(job, runs=(run,))])) as tracker:
-            run_job(replace(job, runs=(run,)), DirectReports(tracker))
-        failed += results.record(run.run_id).get("status") != "done"
+        with display.training(training_flops([jobs[name]])) as tracker:
+            worker.run_job(jobs[name], DirectReports(tracker))
+        failed += folder.record.status != "done"
     return 1 if failed else 0
 
 
@@ -120,5 +92,5 @@ def finish(plan: Plan, results: Results, display: Display) -> int:
         display.say(f"failed: {row['run_id']}: {row['error']}")
     display.say(f"table   {results.table}")
     display.say(f"figures {results.figures}/")
-    display.say(f"report  {results.root / 'report.html'}")
+    display.say(f"report  {results.report}")
     return len(failed)

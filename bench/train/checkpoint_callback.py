@@ -12,11 +12,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from bench.train import checkpoint_files, distributed
+from bench.results.folder import checkpoint_path
+from bench.train import checkpoint_files
+from bench.train.distributed import ProcessGroup
 from bench.train.lightning_module import TrainingModule
 
-CHECKPOINT_SECONDS = float(os.environ.get("PARADIGM_BENCH_CHECKPOINT_SECONDS", "60"))
-"""Most work that a kill can cost; writing the default's checkpoint takes milliseconds."""
+CHECKPOINT_SECONDS = 60.0
+"""Most work that a kill can cost, unless PARADIGM_BENCH_CHECKPOINT_SECONDS says otherwise; writing a checkpoint of the default
+experiment takes milliseconds."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
@@ -37,8 +40,9 @@ class CheckpointKeeper(Callback):
     ON_TIME = 1
     """Wish of a checkpoint; every signal in STOP_SIGNALS has a larger number."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, group: ProcessGroup) -> None:
+        self.folder, self.group = folder, group
+        self.every_seconds = float(os.environ.get("PARADIGM_BENCH_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
         self.stopped_by = 0
         """The signal."""
         self._written = time.monotonic()
@@ -57,12 +61,12 @@ class CheckpointKeeper(Callback):
         assert isinstance(module, TrainingModule)
         if trainer.should_stop or not module.ends_step(batch_idx):
             return
-        wish = self.stopped_by or (self.ON_TIME if time.monotonic() - self._written > CHECKPOINT_SECONDS else 0)
-        wish = distributed.current().agree(wish)
+        wish = self.stopped_by or (self.ON_TIME if time.monotonic() - self._written > self.every_seconds else 0)
+        wish = self.group.agree(wish)
         if not wish:
             return
-        save_checkpoint(trainer, self.folder / f"{module.flops_spent}.ckpt")
-        if distributed.current().first:
+        save_checkpoint(trainer, checkpoint_path(self.folder, module.flops_spent), self.group)
+        if self.group.first:
             checkpoint_files.prune(self.folder)
         self._written = time.monotonic()
         if wish > self.ON_TIME:
@@ -75,9 +79,9 @@ class CheckpointKeeper(Callback):
         self._before = {}
 
 
-def save_checkpoint(trainer: L.Trainer, path: Path) -> None:
-    """Write a checkpoint in the first process; the others take part, as Lightning wants it."""
-    if distributed.current().first:
+def save_checkpoint(trainer: L.Trainer, path: Path, group: ProcessGroup) -> None:
+    """Write a checkpoint in the group's first process; the others take part, as Lightning wants it."""
+    if group.first:
         checkpoint_files.write(path, trainer.save_checkpoint)
     else:
         trainer.save_checkpoint(path)

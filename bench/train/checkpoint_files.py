@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.files import sha256, write_file
+from bench.results.folder import checkpoints
 
 KEPT = 2
 """Newest checkpoints of a running segment; the second one is for when the first is damaged."""
@@ -54,24 +55,19 @@ def remove(path: Path) -> None:
     hash_file(path).unlink(missing_ok=True)
 
 
-def numbered(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a folder that are named by a number (a step or FLOPs), ascending."""
-    return sorted((int(path.stem), path) for path in folder.glob("*.ckpt") if path.stem.isdigit())
-
-
-def newest_whole(folder: Path, say: Callable[[str], None], below: float = float("inf")) -> Path | None:
+def newest_whole(folder: Path, log: Callable[[str], None], below: float = float("inf")) -> Path | None:
     """The checkpoint with the largest number below a limit that is whole; damaged ones are named and deleted."""
-    for number, path in reversed(numbered(folder)):
+    for number, path in reversed(checkpoints(folder)):
         if number >= below:
             continue
         if is_whole(path):
             return path
-        say(f"checkpoint {path} is damaged; using the one before it")
+        log(f"checkpoint {path} is damaged; using the one before it")
         remove(path)
     return None
 
 
 def prune(folder: Path, kept: int = KEPT) -> None:
     """Delete all but the newest checkpoints of a folder."""
-    for _, path in numbered(folder)[:-kept]:
+    for _, path in checkpoints(folder)[:-kept]:
         remove(path)

@@ -22,19 +22,33 @@ JOIN_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """This process among those of its run."""
+class ProcessGroup:
+    """This process among those of its run; by default it is alone."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     devices: int = 1
     """Processes per node."""
+
+    @classmethod
+    def join(cls, rank: int, size: int, devices: int, address: str) -> ProcessGroup:
+        """Meet the other processes at address, "host:port" of the first; collectives of CPU tensors go through gloo."""
+        if size > 1:
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            torch.distributed.init_process_group(
+                backend, init_method=f"tcp://{address}", rank=rank, world_size=size, timeout=timedelta(seconds=JOIN_SECONDS)
+            )
+        return cls(rank, size, devices)
 
     @property
     def first(self) -> bool:
         """Whether this process does the job, and the others follow."""
         return self.rank == 0
+
+    @property
+    def local_rank(self) -> int:
+        """This process on its node."""
+        return self.rank % self.devices
 
     @property
     def nodes(self) -> int:
@@ -65,86 +79,69 @@ class Group:
         torch.distributed.all_reduce(box)
         return float(box) / self.size
 
+    def leave(self) -> None:
+        """Let the followers end, and close the connections."""
+        if self.size > 1 and torch.distributed.is_initialized():
+            if self.first:
+                with contextlib.suppress(RuntimeError):  # of followers that died
+                    self.share(None)
+            torch.distributed.destroy_process_group()
 
-_joined = Group()
-
-
-def current() -> Group:
-    """The group that this process joined, or itself alone."""
-    return _joined
-
-
-def join(rank: int, size: int, devices: int, address: str) -> Group:
-    """Meet the other processes at address, "host:port" of the first; collectives of tensors on the CPU go through gloo."""
-    global _joined
-    if size > 1:
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(
-            backend, init_method=f"tcp://{address}", rank=rank, world_size=size, timeout=timedelta(seconds=JOIN_SECONDS)
-        )
-    _joined = Group(rank, size, rank % devices, devices)
-    return _joined
+    def follow(self, train: Callable[[Any], None]) -> None:
+        """Train what the first process shares, until it shares None; then leave."""
+        while (segment := self.share(None)) is not None:
+            train(segment)
+        self.leave()
 
 
-def leave() -> None:
-    """Let the followers end, and close the connections."""
-    global _joined
-    if _joined.size > 1 and torch.distributed.is_initialized():
-        if _joined.first:
-            with contextlib.suppress(RuntimeError):  # of followers that died
-                _joined.share(None)
-        torch.distributed.destroy_process_group()
-    _joined = Group()
-
-
-def follow(train: Callable[[Any], None]) -> None:
-    """Train what the first process shares, until it shares None."""
-    while (segment := _joined.share(None)) is not None:
-        train(segment)
-    leave()
+ALONE = ProcessGroup()
 
 
 class GroupEnvironment(ClusterEnvironment):
     """Tells Lightning of the group, so that it neither starts processes nor takes over SLURM's signals."""
 
+    def __init__(self, group: ProcessGroup) -> None:
+        super().__init__()
+        self.group = group
+
     @property
     def creates_processes_externally(self) -> bool:
-        """They run already."""
+        """True: Lightning starts no process."""
         return True
 
     @property
     def main_address(self) -> str:
-        """Not asked for: the connections stand."""
+        """Where processes would meet; unused, since `ProcessGroup.join` has connected them."""
         return "127.0.0.1"
 
     @property
     def main_port(self) -> int:
-        """Not asked for: the connections stand."""
+        """Its port, unused likewise."""
         return 0
 
     @staticmethod
     def detect() -> bool:
-        """Never by itself."""
+        """False: Lightning never chooses this environment by itself."""
         return False
 
     def world_size(self) -> int:
         """Processes of the run."""
-        return _joined.size
+        return self.group.size
 
     def set_world_size(self, size: int) -> None:
-        """It is known."""
+        """Ignored: the group fixes the size."""
 
     def global_rank(self) -> int:
         """This process."""
-        return _joined.rank
+        return self.group.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """It is known."""
+        """Ignored: the group fixes the rank."""
 
     def local_rank(self) -> int:
         """This process on its node."""
-        return _joined.local_rank
+        return self.group.local_rank
 
     def node_rank(self) -> int:
         """This node."""
-        return _joined.rank // _joined.devices
+        return self.group.rank // self.group.devices

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -21,12 +22,8 @@ def power_function_exponent(relative_width: float) -> float:
     """
     if not 0 < relative_width < 0.28:
         raise ValueError(f"ema_relative_width must be in (0, 0.28), not {relative_width}")
-    low, high = 0.0, 1e6
-    for _ in range(200):  # width(gamma) = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))) falls with gamma
-        middle = (low + high) / 2
-        width = ((middle + 1) / ((middle + 2) ** 2 * (middle + 3))) ** 0.5
-        low, high = (middle, high) if width > relative_width else (low, middle)
-    return (low + high) / 2
+    t = relative_width**-2  # (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = 1 / t, multiplied out (algorithm 2)
+    return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
 
 
 class ExponentialMovingAverage(Callback):

@@ -17,27 +17,38 @@ from bench.config.run import Run
 from bench.flops.meter import FlopMeter
 from bench.paradigm import Paradigm
 from bench.randomness import Part, PartRandomness, seed_draws, step_seed
-from bench.train import distributed
+from bench.train.distributed import ALONE, ProcessGroup
 
 LOG_EVERY_STEPS = 20
+"""Reading the loss waits for the device, so that most steps do not."""
 
 
 class TrainingModule(L.LightningModule):
     """One paradigm, its optimizer and the FLOP clock."""
 
     def __init__(
-        self, run: Run, paradigm: Paradigm, meter: FlopMeter, *, budget: float, stop_at: float, num_micro_batches: int = 1
+        self,
+        run: Run,
+        paradigm: Paradigm,
+        meter: FlopMeter,
+        *,
+        budget: float,
+        stop_at: float,
+        group: ProcessGroup = ALONE,
+        num_micro_batches: int = 1,
     ) -> None:
         """budget: where a cooldown would end; stop_at: FLOPs at which this segment ends."""
         super().__init__()
         self.run, self.paradigm, self.meter = run, paradigm, meter
-        self.budget, self.stop_at, self.num_micro_batches = budget, stop_at, num_micro_batches
+        self.budget, self.stop_at, self.group, self.num_micro_batches = budget, stop_at, group, num_micro_batches
         self.summed_loss: Tensor | float = 0.0
         self.flops_spent = 0
         self.flops_spent_causal = 0
         self.last_loss = float("nan")
+        self.has_ended = False
+        """Whether the step that ended last was the segment's last."""
         self.began, self.seconds_before = time.perf_counter(), 0.0
-        self.whereabouts: Callable[[int], str] = lambda step: ""
+        self.describe_step: Callable[[int], str] = lambda step: ""
         """Which images a step saw and which checkpoint is the last, for an error."""
 
     @property
@@ -76,41 +87,43 @@ class TrainingModule(L.LightningModule):
         Raises:
             FloatingPointError: when the loss is not finite, naming the step.
         """
-        tokens, words = batch
-        step, recipe, together = self.global_step, self.run.recipe, distributed.current()
-        part = Part(
-            together.rank * self.num_micro_batches + batch_idx % self.num_micro_batches, together.size * self.num_micro_batches
-        )
+        tokens, condition_tokens = batch
+        step, recipe, count = self.global_step, self.run.recipe, self.num_micro_batches
+        part = Part(self.group.rank * count + batch_idx % count, self.group.size * count)
         generator = torch.Generator().manual_seed(step_seed(self.run.seed, step, "dropout"))
         drop = torch.rand(recipe.batch_size, generator=generator) < recipe.condition_dropout
-        condition = Condition.of(words).dropped(drop[part.rows(recipe.batch_size)].to(words.device))
+        condition = Condition.of(condition_tokens).dropped(drop[part.rows(recipe.batch_size)].to(condition_tokens.device))
         seed = step_seed(self.run.seed, step, "loss")
         seed_draws(seed, self.device)
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
-            PartRandomness(part, len(words)) if part.count > 1 else contextlib.nullcontext(),
+            PartRandomness(part, len(tokens)) if part.count > 1 else contextlib.nullcontext(),
         ):
             loss, _ = self.paradigm.loss(tokens, condition)
-        billed = self.meter.bill(len(words), seed)  # the other parts run the same shapes
-        self.flops_spent += billed.dense * together.size
-        self.flops_spent_causal += billed.causal * together.size
+        billed = self.meter.bill(len(tokens), seed)  # the other parts run the same shapes
+        self.flops_spent += billed.dense * self.group.size
+        self.flops_spent_causal += billed.causal * self.group.size
         mean = loss.mean()
         self.summed_loss = self.summed_loss + mean.detach()
         if self.ends_step(batch_idx):
             self._end_step(step, billed.dense * part.count)
         return mean
 
+    def is_logged(self, steps: int) -> bool:
+        """Whether the loss is read after so many steps: every so often, and at the segment's end."""
+        return steps % LOG_EVERY_STEPS == 0 or self.has_ended
+
     def _end_step(self, step: int, step_flops: int) -> None:
         """Note the loss of the whole step, and stop when the next would lie further from the target than this one."""
-        ends = self.flops_spent + step_flops / 2 > self.stop_at
-        if (step + 1) % LOG_EVERY_STEPS == 0 or ends:  # reading the value waits for the device
-            self.last_loss = distributed.current().mean(float(self.summed_loss) / self.num_micro_batches)
+        self.has_ended = self.flops_spent + step_flops / 2 > self.stop_at
+        if self.is_logged(step + 1):
+            self.last_loss = self.group.mean(float(self.summed_loss) / self.num_micro_batches)
             if not math.isfinite(self.last_loss):
                 raise FloatingPointError(
                     f"loss is {self.last_loss} at step {step}, learning rate {self.learning_rate(step):.3g}, "
-                    f"{self.whereabouts(step)}"
+                    f"{self.describe_step(step)}"
                 )
-        if ends:
+        if self.has_ended:
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -30,9 +30,9 @@ from bench.flops.meter import FlopMeter
 from bench.model import build_meta, build_paradigm, compile_on_gpu, save_weights
 from bench.paradigm import TokenSpace
 from bench.randomness import Part, micro_batches
-from bench.train import checkpoint_files, distributed
+from bench.train import checkpoint_files
 from bench.train.checkpoint_callback import CheckpointKeeper, InterruptedTrainingError, save_checkpoint
-from bench.train.distributed import GroupEnvironment
+from bench.train.distributed import ALONE, GroupEnvironment, ProcessGroup
 from bench.train.ema import ExponentialMovingAverage
 from bench.train.lightning_module import TrainingModule
 from bench.train.metrics_callback import MetricsWriter, Progress, keep_lines
@@ -41,14 +41,15 @@ from bench.train.metrics_callback import MetricsWriter, Progress, keep_lines
 class _Steps(IterableDataset[tuple[Tensor, Tensor]]):
     """This process's micro-batches from the step at which the trainer stands."""
 
-    def __init__(self, data: TrainingData, run: Run, first_step: int, num_micro_batches: int) -> None:
-        self.data, self.run, self.first_step, self.num_micro_batches = data, run, first_step, num_micro_batches
+    def __init__(self, data: TrainingData, run: Run, group: ProcessGroup, first_step: int, num_micro_batches: int) -> None:
+        self.data, self.run, self.group = data, run, group
+        self.first_step, self.num_micro_batches = first_step, num_micro_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        together, count = distributed.current(), self.num_micro_batches
+        count = self.num_micro_batches
         for step in itertools.count(self.first_step):
             for index in range(count):
-                part = Part(together.rank * count + index, together.size * count)
+                part = Part(self.group.rank * count + index, self.group.size * count)
                 yield self.data.batch(self.run.seed, step, self.run.recipe.batch_size, part)
 
 
@@ -88,27 +89,32 @@ class Trained:
     loss: float
 
 
-def train_segment(segment: Segment, report: Callable[[Progress], None], say: Callable[[str], None]) -> Trained:
-    """Train a segment, in all processes of the group at once.
+def train_segment(
+    segment: Segment, report: Callable[[Progress], None], log: Callable[[str], None], group: ProcessGroup = ALONE
+) -> Trained:
+    """Train a segment, in all processes of a group at once.
 
     Args:
         report: is told of the progress, in the first process.
-        say: is told of a damaged checkpoint, in the first process.
+        log: is told of a damaged checkpoint, in the first process.
+        group: this process among those that train.
 
     Raises:
         FloatingPointError: when the loss is not finite, naming the step.
         InterruptedTrainingError: when a signal stopped it; the same call goes on.
         ValueError: when the batch cannot be divided among the devices.
     """
-    run, together = segment.run, distributed.current()
-    count = micro_batches(run.recipe.batch_size, together.size, segment.micro_batch)
+    run = segment.run
+    count = micro_batches(run.recipe.batch_size, group.size, segment.micro_batch)
     data = TrainingData(segment.latents)
     paradigm = compile_on_gpu(build_paradigm(run, segment.space, segment.conditions))
     meter = FlopMeter(build_meta(run, segment.space, segment.conditions), segment.conditions)
     meter.attach(paradigm)
-    module = TrainingModule(run, paradigm, meter, budget=segment.budget, stop_at=segment.stop_at, num_micro_batches=count)
+    module = TrainingModule(
+        run, paradigm, meter, budget=segment.budget, stop_at=segment.stop_at, group=group, num_micro_batches=count
+    )
     average = ExponentialMovingAverage(paradigm, run.recipe.ema_relative_width)
-    newest = together.share(checkpoint_files.newest_whole(segment.running, say) if together.first else None)
+    newest = group.share(checkpoint_files.newest_whole(segment.running, log) if group.first else None)
     start = segment.start
     if newest is not None and (start is None or int(newest.stem) > int(start.stem)):
         start = newest
@@ -118,15 +124,15 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
         first_step = content["global_step"]
         module.seconds_before = content["segment_seconds"] if start == newest else 0.0
 
-    def whereabouts(step: int) -> str:
+    def describe_step(step: int) -> str:
         images = data.indices(run.seed, step, run.recipe.batch_size).tolist()
-        last = checkpoint_files.newest_whole(segment.running, say) or start
+        last = checkpoint_files.newest_whole(segment.running, log) or start
         return f"last checkpoint {last or 'none'}, training images {', '.join(map(str, images))}"
 
-    module.whereabouts = whereabouts
-    keeper = CheckpointKeeper(segment.running)
+    module.describe_step = describe_step
+    keeper = CheckpointKeeper(segment.running, group)
     callbacks: list[Callback] = [average, keeper]
-    if together.first:
+    if group.first:
         keep_lines(segment.metrics, first_step)
         writer = MetricsWriter(segment.metrics, report)
         callbacks.insert(1, writer)
@@ -137,10 +143,10 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
             max_steps=-1,
             max_epochs=-1,
             accelerator="auto",
-            devices=together.devices,
-            num_nodes=together.nodes,
-            strategy=DDPStrategy() if together.size > 1 else "auto",
-            plugins=[GroupEnvironment()],
+            devices=group.devices,
+            num_nodes=group.nodes,
+            strategy=DDPStrategy() if group.size > 1 else "auto",
+            plugins=[GroupEnvironment(group)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -150,24 +156,28 @@ def train_segment(segment: Segment, report: Callable[[Progress], None], say: Cal
             gradient_clip_val=run.recipe.gradient_clip,
             callbacks=callbacks,
         )
-        loader = DataLoader(_Steps(data, run, first_step, count), batch_size=None, pin_memory=torch.cuda.is_available())
+        loader = DataLoader(_Steps(data, run, group, first_step, count), batch_size=None, pin_memory=torch.cuda.is_available())
         try:
             trainer.fit(module, loader, ckpt_path=start, weights_only=True)
         finally:
-            if together.first:
+            if group.first:
                 writer.close()
         if keeper.stopped_by:
             raise InterruptedTrainingError(keeper.stopped_by, trainer.global_step)
         if segment.checkpoint is not None:
-            save_checkpoint(trainer, segment.checkpoint)
-    if together.first:
+            save_checkpoint(trainer, segment.checkpoint, group)
+    if group.first:
         if segment.weights is not None:
             save_weights(paradigm, average.averages, segment.weights)
         shutil.rmtree(segment.running, ignore_errors=True)
     return Trained(module.flops_spent, module.flops_spent_causal, trainer.global_step, module.seconds, module.last_loss)
 
 
-def follow_segment(segment: Segment) -> None:
-    """Train a segment as one of the processes that follow; the first one reports."""
-    with contextlib.suppress(InterruptedTrainingError):
-        train_segment(segment, lambda _: None, lambda _: None)
+def follow(group: ProcessGroup) -> None:
+    """Take part in the training of every segment that the group's first process shares, which alone reports; then leave."""
+
+    def train(segment: Segment) -> None:
+        with contextlib.suppress(InterruptedTrainingError):
+            train_segment(segment, lambda _: None, lambda _: None, group)
+
+    group.follow(train)

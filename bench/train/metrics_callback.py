@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from bench.files import append_line, read_lines, write_lines
 from bench.results.folder import STEP_KEYS
-from bench.train.lightning_module import LOG_EVERY_STEPS, TrainingModule
+from bench.train.lightning_module import TrainingModule
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def keep_lines(path: Path, last_step: int) -> None:
 
 
 class MetricsWriter(Callback):
-    """Appends one JSON line every LOG_EVERY_STEPS steps, flushed, tells the loggers, and reports to the launcher.
+    """Appends one JSON line for every step that the module logs, flushed, tells the loggers, and reports to the launcher.
 
     The JSON lines are the record; what the loggers keep is written anew from them when a run goes on.
     """
@@ -70,7 +70,7 @@ class MetricsWriter(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, TrainingModule)
-        if not module.ends_step(batch_idx) or (trainer.global_step % LOG_EVERY_STEPS and not trainer.should_stop):
+        if not module.ends_step(batch_idx) or not module.is_logged(trainer.global_step):
             return
         now = Progress(
             trainer.global_step,
