@@ -132,45 +132,56 @@ def train_segment(
     module.describe_step = describe_step
     keeper = CheckpointKeeper(segment.running, group)
     callbacks: list[Callback] = [average, keeper]
-    if group.first:
-        keep_lines(segment.metrics, first_step)
-        writer = MetricsWriter(segment.metrics, report)
-        callbacks.insert(1, writer)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = L.Trainer(
-            max_steps=-1,
-            max_epochs=-1,
-            accelerator="auto",
-            devices=group.devices,
-            num_nodes=group.nodes,
-            strategy=DDPStrategy() if group.size > 1 else "auto",
-            plugins=[GroupEnvironment(group)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            accumulate_grad_batches=count,
-            gradient_clip_val=run.recipe.gradient_clip,
-            callbacks=callbacks,
-        )
-        loader = DataLoader(_Steps(data, run, group, first_step, count), batch_size=None, pin_memory=torch.cuda.is_available())
-        try:
+    with contextlib.ExitStack() as closing:
+        if group.first:
+            keep_lines(segment.metrics, first_step)
+            writer = MetricsWriter(segment.metrics, report)
+            closing.callback(writer.close)
+            callbacks.insert(1, writer)
+        steps = _Steps(data, run, group, first_step, count)
+        with _silent_lightning():
+            trainer = _make_trainer(group, count, run.recipe.gradient_clip, callbacks)
+            loader = DataLoader(steps, batch_size=None, pin_memory=torch.cuda.is_available())
             trainer.fit(module, loader, ckpt_path=start, weights_only=True)
-        finally:
-            if group.first:
-                writer.close()
-        if keeper.stopped_by:
-            raise InterruptedTrainingError(keeper.stopped_by, trainer.global_step)
-        if segment.checkpoint is not None:
-            save_checkpoint(trainer, segment.checkpoint, group)
+            if keeper.stopped_by:
+                raise InterruptedTrainingError(keeper.stopped_by, trainer.global_step)
+            if segment.checkpoint is not None:
+                save_checkpoint(trainer, segment.checkpoint, group)
     if group.first:
         if segment.weights is not None:
             save_weights(paradigm, average.averages, segment.weights)
         shutil.rmtree(segment.running, ignore_errors=True)
     return Trained(module.flops_spent, module.flops_spent_causal, trainer.global_step, module.seconds, module.last_loss)
+
+
+def _make_trainer(group: ProcessGroup, num_micro_batches: int, gradient_clip: float, callbacks: list[Callback]) -> L.Trainer:
+    """Lightning's loop without its own progress, loggers and checkpoints."""
+    return L.Trainer(
+        max_steps=-1,
+        max_epochs=-1,
+        accelerator="auto",
+        devices=group.devices,
+        num_nodes=group.nodes,
+        strategy=DDPStrategy() if group.size > 1 else "auto",
+        plugins=[GroupEnvironment(group)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        accumulate_grad_batches=num_micro_batches,
+        gradient_clip_val=gradient_clip,
+        callbacks=callbacks,
+    )
+
+
+@contextlib.contextmanager
+def _silent_lightning() -> Iterator[None]:
+    """Lightning's advice is for its own users."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def follow(group: ProcessGroup) -> None:
