@@ -27,13 +27,13 @@ def calibrate(run: Run, space: TokenSpace, dataset: TokenizedData, flops_per_ima
     batch = max(1, min(run.recipe.batch_size, math.ceil(CALIBRATION_FLOPS / flops_per_image)))
     with torch.device(device):
         paradigm = build_paradigm(run, space, dataset.conditions)
-        words = dataset.conditions.example(batch)
+        condition_tokens = dataset.conditions.example(batch)
         tokens = space.example(batch)
     seconds = []
     for _ in range(CALIBRATION_STEPS):
         start = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
-            loss, _ = paradigm.loss(tokens, Condition.of(words))
+            loss, _ = paradigm.loss(tokens, Condition.of(condition_tokens))
         loss.mean().backward()
         if device == "cuda":
             torch.cuda.synchronize()

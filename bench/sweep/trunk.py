@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from bench.config.data import ImageData
+from bench.config.experiment import Evaluation
 from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.data.open import open_data
@@ -35,7 +36,7 @@ class TrunkWorker:
         self.stopped_by: int | None = None
         """The signal that asked this worker to stop: it begins no further job."""
         self._opened: tuple[str | ImageData, TokenizedData] | None = None
-        self._evaluators: dict[tuple[Path, str], Evaluator] = {}
+        self._evaluators: dict[tuple[Path, Evaluation], Evaluator] = {}
 
     def run_job(self, job: TrunkJob, reports: Reports, *, wait: bool = True) -> Result:
         """Train and evaluate the missing runs of a trunk; with `wait` after another process that works on it."""
@@ -90,10 +91,11 @@ class TrunkWorker:
     def _dataset(self, job: TrunkJob) -> TokenizedData:
         if self._opened is None or self._opened[0] != job.data:
             self._opened = job.data, open_data(job.data)
+            self._evaluators.clear()
         return self._opened[1]
 
     def _evaluator(self, job: TrunkJob, dataset: TokenizedData, results: Results) -> Evaluator:
-        key = job.root, dataset.protocol(job.evaluation)
+        key = job.root, job.evaluation
         if key not in self._evaluators:
             self._evaluators[key] = Evaluator(dataset, job.evaluation, results)
         return self._evaluators[key]
