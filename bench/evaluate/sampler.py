@@ -19,7 +19,6 @@ from bench.config.experiment import Method, Setting, merged
 from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.data.open import open_data
-from bench.data.open import open_data
 from bench.model import build_paradigm, compile_on_gpu, device_type, load_weights
 from bench.paradigm import Paradigm
 from bench.results.folder import Results, RunFolder

@@ -32,9 +32,7 @@ class RunTraining:
     @property
     def latents(self) -> Path:
         """What it trains on."""
-        return self.dataset.latent_folder(
-            self.results.cache, self.run.tokenizer, self.run.recipe.num_training_images
-        )
+        return self.dataset.latent_folder(self.results.cache, self.run.tokenizer, self.run.recipe.num_training_images)
 
     @property
     def branch(self) -> Path:
