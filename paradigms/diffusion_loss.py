@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bench.backbone import linear, modulate
 from bench.conditioning import mix_branches
-from bench.paradigm import TokenSpace
+from bench.paradigm import TokenSpace, check_choice
 from paradigms.embedding import TimeEmbedding
-from paradigms.gaussian_diffusion import GaussianDiffusion, Prediction, respaced_steps
+from paradigms.gaussian_diffusion import SAMPLERS, GaussianDiffusion, Prediction, SamplerName, respaced_steps
 from paradigms.token_head import TokenHead
 
 
@@ -47,6 +47,7 @@ class DiffusionLoss(TokenHead):
         depth: int = 3,
         multiplier: int = 4,
         steps: int = 100,
+        sampler: SamplerName = "ancestral",
         condition_at_input: bool = False,
         time_features: int = 256,
         prediction: Prediction = "noise",
@@ -58,15 +59,18 @@ class DiffusionLoss(TokenHead):
 
         width, depth: of the MLP.
         multiplier: noise draws per token and training step.
-        steps: respaced sampling steps.
+        steps: evaluations of the MLP per token.
+        sampler: "ancestral" as published, or "probability-flow", which draws the learned spread with few steps; see
+            `GaussianDiffusion.sample`.
         condition_at_input: add the condition to the MLP's input too (published: through adaLN alone).
         prediction, learned_variance, noise_shift: see `GaussianDiffusion`.
         clip: limit on the estimated clean token while sampling, none as published.
         """
         super().__init__()
         respaced_steps(steps)
+        check_choice("sampler", sampler, SAMPLERS)
         self.channels, self.multiplier, self.condition_at_input = space.channels, multiplier, condition_at_input
-        self.steps, self.clip = steps, clip
+        self.steps, self.sampler, self.clip = steps, sampler, clip
         self.diffusion = GaussianDiffusion(prediction=prediction, learned_variance=learned_variance, noise_shift=noise_shift)
         self.embed_token = linear(space.channels, width)
         self.embed_condition = linear(condition_width, width)
@@ -108,5 +112,11 @@ class DiffusionLoss(TokenHead):
 
         rows = len(embedded) // 2 if guided else len(embedded)
         return self.diffusion.sample(
-            predict, (rows, self.channels), steps=self.steps, temperature=temperature, generator=generator, clip=self.clip
+            predict,
+            (rows, self.channels),
+            steps=self.steps,
+            temperature=temperature,
+            generator=generator,
+            sampler=self.sampler,
+            clip=self.clip,
         )

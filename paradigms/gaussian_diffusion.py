@@ -1,4 +1,4 @@
-"""Gaussian diffusion over 1,000 training steps: noise schedules, the loss and the ancestral sampler (DDPM).
+"""Gaussian diffusion over 1,000 training steps: noise schedules, the loss, the ancestral sampler (DDPM) and the probability flow.
 
 Letters: R rows, each a token or an image's tokens; C channels, the last axis.
 
@@ -18,11 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.paradigm import check_choice
+from paradigms.probability_flow import flow_steps, follow
 
 NUM_TRAIN_STEPS = 1000
 """Ho et al. 2020, section 4; Li et al. 2024, section 4."""
 Schedule = Literal["cosine", "linear"]
 Prediction = Literal["noise", "velocity"]
+SamplerName = Literal["ancestral", "probability-flow"]
+SAMPLERS = ("ancestral", "probability-flow")
 Predict = Callable[[Tensor, Tensor], Tensor]
 """Noisy rows (R, ...) and steps, (R,) or one for all (1,), to the network's output."""
 
@@ -146,21 +149,34 @@ class GaussianDiffusion(nn.Module):
         steps: int,
         temperature: float,
         generator: torch.Generator,
+        sampler: SamplerName = "ancestral",
         clip: float | None = None,
     ) -> Tensor:
-        """Draw rows of `shape` by ancestral sampling on respaced steps.
+        """Draw rows of `shape` in `steps` evaluations of the network.
 
-        Temperature multiplies the noise of every step but not the initial one, and the last step adds none (as in the MAR
-        code). clip limits the estimated clean row to [-clip, clip]: near pure noise an error of the predicted noise is
-        multiplied by 1 / sqrt(abar), up to 20,000.
+        sampler: "ancestral", on respaced steps. Temperature multiplies the noise of every step but not the initial one, and the
+            last step adds none (as in the MAR code). Without a learned variance few steps draw too little of it, since the
+            posterior's lower bound leaves out what the network cannot know of the clean row: a hidden temperature.
+            "probability-flow" draws what the network learned, with few steps too. Temperature multiplies the initial noise, the
+            only one, so that a Gaussian's deviation is multiplied by it.
+        clip: limits the estimated clean row to [-clip, clip]: near pure noise an error of the predicted noise is multiplied by
+            1 / sqrt(abar), up to 20,000.
 
         Raises:
             ValueError: when steps is not in 2..1000.
         """
-        kept = respaced_steps(steps)
-        law = sampling_schedule(self.schedule, self.noise_shift)
+        kept, law = respaced_steps(steps), sampling_schedule(self.schedule, self.noise_shift)
         device = self.abar.device
         x = torch.randn(shape, generator=generator, device=device)
+        if sampler == "probability-flow":
+            kept = flow_steps(law, steps)
+
+            def estimate(x: Tensor, index: int) -> Tensor:
+                out = predict(x, torch.full((1,), kept[index], device=device)).float()
+                clean = self.clean_estimate(x, out[..., : shape[-1]], law[kept[index]])
+                return clean if clip is None else clean.clamp(-clip, clip)
+
+            return follow(estimate, temperature * x, [law[step] for step in kept])
         for index in reversed(range(steps)):
             abar, previous = law[kept[index]], law[kept[index - 1]] if index else 1.0
             out = predict(x, torch.full((1,), kept[index], device=device)).float()  # one time for all rows

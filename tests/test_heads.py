@@ -78,8 +78,14 @@ def test_diffusion_loss_learns_a_conditional_mixture(prediction: str, clip: floa
         ONE, 2, width=64, depth=2, time_features=64, multiplier=2, prediction=prediction, clip=clip, condition_at_input=True
     )
     train(head, 1500)
+    ancestral = []
     for distance, best in distances(head):
         assert distance < best + 0.05, f"{distance:.3f} against {best:.3f} for exact draws"
+        ancestral.append(distance)
+    head.sampler, head.steps = "probability-flow", 15
+    for (distance, best), reached in zip(distances(head), ancestral, strict=True):
+        assert distance < max(best, reached) + 0.02, f"{distance:.3f} with 15 steps, {reached:.3f} with 100 ancestral ones"
+    head.sampler, head.steps = "ancestral", 100
     with torch.no_grad():
         drawn = head.sample(torch.eye(2)[0].expand(8000, 2), temperature=1.0, guidance=1.0, generator=generator())[:, 0]
     left, right = drawn[drawn < -0.6], drawn[drawn >= -0.6]
@@ -306,6 +312,7 @@ VARIANTS = [
     ("mar", {"head": "mixture", "mask_law": "uniform"}),
     ("mar", {"head": "squared-error"}),
     ("mar", {"num_buffer_slots": 5, "guidance_schedule": "constant", **DIFFUSION_HEAD}),
+    ("mar", {"head_options": {**DIFFUSION_HEAD["head_options"], "sampler": "probability-flow"}}),
     ("mar", {"head_options": {**DIFFUSION_HEAD["head_options"], "learned_variance": True, "condition_at_input": True}}),
     ("mar-discrete", {"mask_law": "uniform"}),
 ]
