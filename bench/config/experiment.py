@@ -114,7 +114,7 @@ class Evaluation:
     num_samples: int = 1000
     """Images of the test captions: FID, KID, precision, recall, CLIP score, prompt accuracy."""
     num_held_out: int = 500
-    """Images of the held-out captions: prompt accuracy only (procedural worlds)."""
+    """Images of the held-out captions: prompt accuracy only (procedural worlds); 0 leaves them out."""
     num_validation: int = 256
     """Images per sampler setting tried."""
     num_reference: int = 5000

@@ -141,6 +141,8 @@ class ShapesJudge(Judge):
 
     def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Prompt accuracy on held-out captions: all of them, and those with one or two objects of a pair never trained on."""
+        if self.settings.num_held_out == 0:
+            return {}
         ids = self.caption_ids("held_out", self.settings.num_held_out)
         verdict = verify(self.world, draw(self._condition_tokens(ids)).numpy(), ids)
         row = {}
