@@ -26,7 +26,7 @@ DATA = ImageData(
     },
     judge=JudgeConfig(features="classifier"),
 )
-GUIDANCE = (1.0, 1.5, 2.5)
+GUIDANCE, TEMPERATURES = (1.0, 1.5, 2.5), (1.0, 0.7)
 MAR_HEAD = {
     "width": 64,
     "depth": 2,
@@ -38,30 +38,36 @@ MAR_HEAD = {
     "condition_at_input": True,
 }
 """As in experiments/shapes.py; the shift is the square root of the 4 channels."""
+MAR_SAMPLER = {"head_options": {"sampler": "probability-flow", "steps": 10}}
 
 EXPERIMENT = Experiment(
     name="digits",
     data=DATA,
     methods=(
-        Method(paradigm="diffusion", tokenizer="kl", learning_rates=(4e-3,), settings=grid(steps=(12, 24), guidance=GUIDANCE)),
+        Method(
+            paradigm="diffusion",
+            tokenizer="kl",
+            learning_rates=(4e-3,),
+            settings=grid(steps=(12,), temperature=TEMPERATURES, guidance=GUIDANCE),
+        ),
         Method(
             paradigm="next-token",
             tokenizer="fsq",
             learning_rates=(8e-3,),
-            settings=grid(temperature=(1.0, 0.7), guidance=GUIDANCE),
+            settings=grid(temperature=TEMPERATURES, guidance=GUIDANCE),
         ),
         Method(
             paradigm="masked-token",
             tokenizer="fsq",
             learning_rates=(4e-3,),
-            settings=grid(steps=(12,), temperature=(1.0, 0.7), guidance=GUIDANCE),
+            settings=grid(steps=(12,), temperature=TEMPERATURES, guidance=GUIDANCE),
         ),
         Method(
             paradigm="mar",
             tokenizer="kl",
             learning_rates=(2e-3,),
             options={"head_options": MAR_HEAD},
-            settings=grid(steps=(8,), temperature=(1.0, 0.7), guidance=GUIDANCE),
+            settings=grid(steps=(8,), temperature=TEMPERATURES, guidance=GUIDANCE, options=(MAR_SAMPLER,)),
         ),
     ),
     sizes=(Size(width=48, depth=4, num_heads=2),),

@@ -8,39 +8,36 @@ schedule too; here they do not. Learning rates: experiments/mar_table1_learning_
 import runpy
 from pathlib import Path
 
-from bench.config import Experiment, Method, grid
+from bench.config import Experiment, Method
 
 DEFAULT = runpy.run_path(str(Path(__file__).parent / "shapes.py"))
-GUIDANCE = DEFAULT["GUIDANCE"]
 NUM_TOKENS = 16
 DIFFUSION_HEAD = DEFAULT["MAR_OPTIONS"]["head_options"]
-CODES_TEMPERATURES, LATENTS_TEMPERATURES = (1.0, 0.6), (0.6, 0.3)
+settings, MAR_SAMPLER = DEFAULT["settings"], DEFAULT["MAR_SAMPLER"]
 
 
 def cross_entropy(label: str, paradigm: str, rate: float, steps: int | None, **options: object) -> Method:
     """A variant that reads codes."""
-    settings = grid(steps=(steps,), temperature=CODES_TEMPERATURES, guidance=GUIDANCE)
     return Method(
         label=f"{label}-cross-entropy",
         paradigm=paradigm,
         tokenizer="autoencoder-fsq",
         learning_rates=(rate,),
         options=options,
-        settings=settings,
+        settings=settings(steps),
     )
 
 
 def continuous(label: str, paradigm: str, rate: float, steps: int | None, head: str = "diffusion", **options: object) -> Method:
     """A variant that reads latents."""
-    settings = grid(steps=(steps,), temperature=LATENTS_TEMPERATURES, guidance=GUIDANCE)
-    head_options = DIFFUSION_HEAD if head == "diffusion" else {}
+    head_options, sampler = (DIFFUSION_HEAD, MAR_SAMPLER) if head == "diffusion" else ({}, {})
     return Method(
         label=f"{label}-{head}",
         paradigm=paradigm,
         tokenizer="autoencoder-kl",
         learning_rates=(rate,),
         options={"head": head, "head_options": head_options, **options},
-        settings=settings,
+        settings=settings(steps, **sampler),
     )
 
 

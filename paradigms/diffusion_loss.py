@@ -13,7 +13,7 @@ from bench.backbone import linear, modulate
 from bench.conditioning import mix_branches
 from bench.paradigm import TokenSpace, check_choice
 from paradigms.embedding import TimeEmbedding
-from paradigms.gaussian_diffusion import SAMPLERS, GaussianDiffusion, Prediction, SamplerName, respaced_steps
+from paradigms.gaussian_diffusion import SAMPLERS, GaussianDiffusion, Prediction, SamplerName
 from paradigms.token_head import TokenHead
 
 
@@ -67,11 +67,11 @@ class DiffusionLoss(TokenHead):
         clip: limit on the estimated clean token while sampling, none as published.
         """
         super().__init__()
-        respaced_steps(steps)
         check_choice("sampler", sampler, SAMPLERS)
         self.channels, self.multiplier, self.condition_at_input = space.channels, multiplier, condition_at_input
         self.steps, self.sampler, self.clip = steps, sampler, clip
         self.diffusion = GaussianDiffusion(prediction=prediction, learned_variance=learned_variance, noise_shift=noise_shift)
+        self.diffusion.evaluated_steps(sampler, steps)
         self.embed_token = linear(space.channels, width)
         self.embed_condition = linear(condition_width, width)
         self.embed_time = TimeEmbedding(time_features, width)

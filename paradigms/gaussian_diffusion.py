@@ -26,6 +26,10 @@ Schedule = Literal["cosine", "linear"]
 Prediction = Literal["noise", "velocity"]
 SamplerName = Literal["ancestral", "probability-flow"]
 SAMPLERS = ("ancestral", "probability-flow")
+FLOW_BEGINS = 30.0
+"""Noise over signal where the flow of a network that predicts noise begins: the clean estimate multiplies an error of the noise
+by it, and nothing later takes that back. Measured on a mixture with 15 steps: Wasserstein distance .333 from the last step on,
+.105 from 80, .063 from 30, .049 from 10 (docs/log.md); means are off by a thirtieth of themselves at most."""
 Predict = Callable[[Tensor, Tensor], Tensor]
 """Noisy rows (R, ...) and steps, (R,) or one for all (1,), to the network's output."""
 
@@ -141,6 +145,22 @@ class GaussianDiffusion(nn.Module):
         zero, one = sampling_schedule(self.schedule, self.noise_shift)[:2]
         return (1 - one / zero) * (1 - zero) / (1 - one)
 
+    def evaluated_steps(self, sampler: SamplerName, steps: int) -> list[int]:
+        """The training steps at which a sampler evaluates the network, ascending.
+
+        Raises:
+            ValueError: when there are not so many, or fewer than 2 are asked for.
+        """
+        kept = respaced_steps(steps)
+        if sampler == "ancestral":
+            return kept
+        law = sampling_schedule(self.schedule, self.noise_shift)
+        if self.prediction == "noise":
+            law = tuple(abar for abar in law if 1 - abar <= FLOW_BEGINS**2 * abar)
+        if steps > len(law):
+            raise ValueError(f"the probability flow of noise has at most {len(law)} steps here, not {steps}")
+        return flow_steps(law, steps)
+
     def sample(
         self,
         predict: Predict,
@@ -163,13 +183,12 @@ class GaussianDiffusion(nn.Module):
             1 / sqrt(abar), up to 20,000.
 
         Raises:
-            ValueError: when steps is not in 2..1000.
+            ValueError: for a number of steps that `evaluated_steps` refuses.
         """
-        kept, law = respaced_steps(steps), sampling_schedule(self.schedule, self.noise_shift)
+        kept, law = self.evaluated_steps(sampler, steps), sampling_schedule(self.schedule, self.noise_shift)
         device = self.abar.device
         x = torch.randn(shape, generator=generator, device=device)
         if sampler == "probability-flow":
-            kept = flow_steps(law, steps)
 
             def estimate(x: Tensor, index: int) -> Tensor:
                 out = predict(x, torch.full((1,), kept[index], device=device)).float()

@@ -8,6 +8,7 @@ All N tokens run through a bidirectional stack, hidden ones as a learned mask to
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from paradigms.orders import cosine_schedule
 from paradigms.sampling import gumbel
 
 MASK_LAWS = ("cosine", "arccos", "uniform")
+WEIGHTS = ("image", "token")
 
 
 class MaskedToken(Paradigm):
@@ -40,6 +42,7 @@ class MaskedToken(Paradigm):
         order: Literal["confidence", "random"] = "confidence",
         choice_temperature: float = 4.5,
         label_smoothing: float = 0.0,
+        weight: Literal["image", "token"] = "image",
     ) -> None:
         """Options beside the three that every paradigm takes.
 
@@ -48,10 +51,15 @@ class MaskedToken(Paradigm):
         order: which tokens are kept at each step, the most confident ones or any.
         choice_temperature: of the Gumbel noise on log-confidence, annealed to 0 (4.5 in the MaskGIT code).
         label_smoothing: share of the target spread over all codes (0.1 in MaskGIT).
+        weight: what counts equally in the loss. "image": the mean over each image's hidden tokens, so that a lone hidden token
+            counts as much as all tokens of an image that is hidden whole. "token": each hidden token, as in MaskGIT, whose
+            mean is over the batch; here the sum is divided by the law's mean number, so that no image sees another.
         """
         super().__init__(backbone, space, conditions)
         check_choice("mask_law", mask_law, MASK_LAWS)
         check_choice("order", order, ("confidence", "random"))
+        check_choice("weight", weight, WEIGHTS)
+        self.weight = weight
         self.mask_law, self.order, self.choice_temperature = mask_law, order, choice_temperature
         self.embed_tokens = token_embedding(space, backbone.width, num_extra=1)
         self.positions = table(space.num_tokens, backbone.width)
@@ -74,6 +82,12 @@ class MaskedToken(Paradigm):
             return torch.cos(math.pi / 2 * uniform)
         return 2 / math.pi * torch.acos(uniform) if self.mask_law == "arccos" else uniform
 
+    @cached_property
+    def mean_hidden(self) -> float:
+        """The mean number of hidden tokens per image, over 10,000 evenly spaced uniform numbers."""
+        shares = self.hidden_share((torch.arange(10_000, dtype=torch.float64, device="cpu") + 0.5) / 10_000)
+        return float((shares * self.space.num_tokens).ceil().clamp(min=1).mean())
+
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
         batch, length = tokens.shape
         share = self.hidden_share(torch.rand(batch, 1, device=tokens.device))
@@ -81,7 +95,7 @@ class MaskedToken(Paradigm):
         hidden = rank < (share * length).ceil().clamp(min=1)
         out = self.contexts(torch.where(hidden, self.mask_id, tokens), condition)
         entropy = self.head.loss(out.flatten(0, 1), tokens.flatten()).view(batch, length)
-        return (entropy * hidden).sum(1) / hidden.sum(1), {}
+        return (entropy * hidden).sum(1) / (hidden.sum(1) if self.weight == "image" else self.mean_hidden), {}
 
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator

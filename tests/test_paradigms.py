@@ -73,6 +73,25 @@ def test_mar_starts_at_the_variance_of_the_noise() -> None:
     assert float(paradigm.loss(tokens, condition)[0].mean()) == pytest.approx(1.0, rel=0.05)
 
 
+def test_masked_token_weights_images_or_tokens() -> None:
+    """With zero logits every hidden token costs ln V: an image costs ln V, or ln V times its hidden tokens over their mean."""
+    tokens, condition = batch(build("masked-token"), 4000)
+    losses = {}
+    for weight in ("image", "token"):
+        paradigm = build("masked-token", weight=weight)
+        with torch.no_grad():
+            paradigm.head.logits.weight.zero_()
+            paradigm.head.logits.bias.zero_()
+            torch.manual_seed(0)
+            losses[weight] = paradigm.loss(tokens, condition)[0]
+    torch.testing.assert_close(losses["image"], torch.full((4000,), math.log(CODES.vocabulary)))
+    num_hidden = losses["token"] / math.log(CODES.vocabulary) * paradigm.mean_hidden
+    torch.testing.assert_close(num_hidden, num_hidden.round(), rtol=0, atol=1e-3)
+    assert (int(num_hidden.min().round()), int(num_hidden.max().round())) == (1, CODES.num_tokens)
+    assert float(losses["token"].mean()) == pytest.approx(math.log(CODES.vocabulary), rel=0.02)
+    assert paradigm.mean_hidden == pytest.approx(2 / math.pi * CODES.num_tokens + 0.5, rel=0.01)  # rounded up
+
+
 def test_masked_token_ignores_the_targets_of_visible_tokens() -> None:
     """The loss equals the cross-entropy over the tokens that its own input hides."""
     paradigm = build("masked-token")

@@ -20,6 +20,7 @@ from scipy.stats import t as student
 from bench.analysis.crossings import Crossing, IsoFlop, crossing, isoflop_minimum
 from bench.analysis.laws import Array
 from bench.analysis.metrics import JUDGES, METRICS, Metric, best_per_budget, judge_text, methods_of
+from bench.analysis.rates import at_best_rates
 from bench.analysis.scaling import Interval, ScalingFit, fit_scaling, lacking
 from bench.analysis.surfaces import SurfaceFit, fit_surface
 from bench.results.table import finished_rows
@@ -57,9 +58,9 @@ class Analysis:
         return methods_of(finished_rows(self.frame))
 
     def rows(self, name: str, *, ema: bool = True) -> pd.DataFrame:
-        """Finished test rows with a finite value of the metric, one per run."""
+        """Finished test rows with a finite value of the metric, one per run at the learning rate that is best for it."""
         metric = METRICS[name]
-        found = finished_rows(self.frame, metric.tuned_for, ema=ema)
+        found = at_best_rates(finished_rows(self.frame, metric.tuned_for, ema=ema), self.frame, metric.tuned_for)
         return found[np.isfinite(found[name].astype(float))]
 
     def best_runs(self, name: str) -> pd.DataFrame:

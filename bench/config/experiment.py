@@ -69,9 +69,11 @@ class Method:
     label: str = ""
     """How tables and figures call it; empty takes the paradigm's name."""
     tokenizer: str
-    """Name in bench.config.TOKENIZERS, or one of the image data's own."""
-    learning_rates: tuple[float, ...]
-    """One per size of the experiment, or several per size for a learning-rate search (`search=True`)."""
+    """Name in bench.tokenizers.config.TOKENIZERS, or one of the image data's own."""
+    learning_rates: tuple[float | tuple[float, ...], ...]
+    """One per size of the experiment. Several at a size, in a tuple, are all trained, and each metric that settings are chosen
+    for takes the rate that is best for it on validation conditions. Of a search (`search=True`): all rates, each tried at
+    every size."""
     options: Mapping[str, Json] = field(default_factory=dict)
     settings: tuple[Setting, ...] = grid(guidance=(1.0, 2.0))
     """Tried on the validation captions; the best for each metric is used on the test captions."""
@@ -84,8 +86,8 @@ class Method:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Method:
         """Inverse of dataclasses.asdict, also after a JSON round trip."""
-        rates, settings = tuple(content["learning_rates"]), tuple(Setting(**s) for s in content["settings"])
-        return cls(**{**content, "learning_rates": rates, "settings": settings})
+        rates = tuple(tuple(rate) if isinstance(rate, list) else rate for rate in content["learning_rates"])
+        return cls(**{**content, "learning_rates": rates, "settings": tuple(Setting(**s) for s in content["settings"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,11 @@ class Experiment:
     def tokenizers(self) -> list[str]:
         """Names of the tokenizers that its methods read, sorted."""
         return sorted({method.tokenizer for method in self.methods})
+
+    def rates(self, method: Method, index: int) -> tuple[float, ...]:
+        """The learning rates that a method trains with at the size of an index."""
+        mine = method.learning_rates if self.search else method.learning_rates[index : index + 1]
+        return tuple(rate for entry in mine for rate in (entry if isinstance(entry, tuple) else (entry,)))
 
     def learning_rate_search(self, *, rates: tuple[float, ...], budget: float, num_validation: int) -> Experiment:
         """The same trials for every method: each rate at the smallest size and one budget, scored on validation captions."""

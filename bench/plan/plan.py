@@ -187,7 +187,7 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     for method in experiment.methods:
         rate = None
         for index, size in enumerate(experiment.sizes):
-            rates = method.learning_rates if experiment.search else (method.learning_rates[index],)
+            rates = experiment.rates(method, index)
             template = first_run(experiment, method, size, budget, dataset)
             space = dataset.space(method.tokenizer)
             meta = build_meta(template, space, dataset.conditions)
@@ -233,7 +233,7 @@ def first_run(experiment: Experiment, method: Method, size: Size, budget: int, d
         data=dataset.data_id,
         **asdict(size),
         seed=0,
-        learning_rate=method.learning_rates[0],
+        learning_rate=experiment.rates(method, 0)[0],
         recipe=experiment.recipe,
         flop_rule=FLOP_RULE,
         flops_budget=budget,

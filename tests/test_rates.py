@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from bench.analysis.tuning import learning_rate_curves, search_notes, setting_edges, trials
+from bench.analysis.rates import at_best_rates, learning_rate_curves, search_notes, trials
 from bench.results.columns import COLUMNS
 
 
@@ -61,12 +61,15 @@ def test_what_is_at_an_edge_or_loses_is_said() -> None:
     assert len(search_notes(curves, {("mar", 96): 1e-3})) == 1  # another size was not searched
 
 
-def test_settings_at_an_edge() -> None:
-    edges = setting_edges(SEARCH).set_index(["method", "criterion"])
-    assert edges.index.tolist() == [("mar", "prompt_accuracy"), ("mar", "fid")]  # elsewhere one temperature was tried
-    assert edges["setting"].tolist() == ["temperature"] * 2
-    assert edges["share_lowest"].tolist() == [1.0, 0.0]
-    assert edges["share_highest"].tolist() == [0.0, 1.0]
+def test_each_criterion_reads_the_rate_that_is_best_for_it_on_validation_rows() -> None:
+    """The test rows would choose otherwise, and have no say."""
+    test = SEARCH[SEARCH["temperature"] == 1.0].assign(split="test", prompt_accuracy=0.5, fid=lambda f: -f["fid"])
+    frame = pd.concat([SEARCH, test], ignore_index=True)
+    for criterion, rate in (("prompt_accuracy", 1e-3), ("fid", 2e-3)):
+        kept = at_best_rates(test, frame, criterion)
+        assert kept[kept["method"] == "mar"]["learning_rate"].tolist() == [rate]
+        assert kept[kept["method"] == "diffusion"]["seed"].tolist() == [0, 1]
+        assert len(kept[kept["method"] == "next-token"]) == 1
 
 
 def test_an_ordinary_table_has_no_curves() -> None:

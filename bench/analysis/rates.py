@@ -8,12 +8,10 @@ from __future__ import annotations
 import pandas as pd
 
 from bench.analysis.metrics import METRICS, Metric, methods_of
+from bench.results.table import TUNED
 
-CRITERIA = ("prompt_accuracy", "fid")
-"""Metrics that rates and settings are chosen for."""
 CELL = ["method", "width", "depth", "flops_budget"]
 """What is searched by itself."""
-SETTING = ("sampler_steps", "guidance", "temperature")
 
 
 def _best_settings(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
@@ -27,13 +25,13 @@ def trials(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per trained run and criterion of a results table: method, width, depth, flops_budget, criterion, learning_rate,
     seed, and the value at the sampler setting that is best for the criterion on validation conditions."""
     parts = []
-    for criterion in CRITERIA:
+    for criterion in TUNED:
         rows = _best_settings(frame, METRICS[criterion])
         part = rows[[*CELL, "learning_rate", "seed"]].assign(value=rows[criterion].astype(float))
         part.insert(len(CELL), "criterion", criterion)
         parts.append(part)
     found = pd.concat(parts, ignore_index=True)
-    for name, order in (("method", methods_of(frame)), ("criterion", CRITERIA)):
+    for name, order in (("method", methods_of(frame)), ("criterion", TUNED)):
         found[name] = pd.Categorical(found[name], order)
     found = found.sort_values([*CELL, "criterion", "learning_rate", "seed"], ignore_index=True)
     return found.astype({"method": str, "criterion": str})
@@ -65,22 +63,16 @@ def learning_rate_curves(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def setting_edges(frame: pd.DataFrame) -> pd.DataFrame:
-    """How often runs choose the lowest or highest value tried of a sampler setting: columns method, criterion, setting, lowest,
-    highest, share_lowest, share_highest, num_runs; settings of which one value was tried are left out."""
-    rows = []
-    for criterion in CRITERIA:
-        chosen = _best_settings(frame, METRICS[criterion])
-        for method in methods_of(frame):
-            tried = frame[(frame["method"] == method) & (frame["split"] == "validation")]
-            mine = chosen[chosen["method"] == method]
-            for setting in SETTING:
-                low, high = tried[setting].min(), tried[setting].max()
-                if len(mine) and low < high:
-                    shares = (float((mine[setting] == end).mean()) for end in (low, high))
-                    rows.append((method, criterion, setting, low, high, *shares, len(mine)))
-    columns = ["method", "criterion", "setting", "lowest", "highest", "share_lowest", "share_highest", "num_runs"]
-    return pd.DataFrame(rows, columns=columns)
+def at_best_rates(rows: pd.DataFrame, frame: pd.DataFrame, criterion: str) -> pd.DataFrame:
+    """Rows of a results table less those of runs whose learning rate another one beats on validation rows, by the mean over
+    seeds, at the same method, size and budget; all rows where each has one rate."""
+    if (frame.groupby(CELL)["learning_rate"].nunique() <= 1).all():
+        return rows
+    curves = learning_rate_curves(frame)
+    target = next((name for name in (criterion, *TUNED) if name in set(curves["criterion"])), criterion)
+    beaten = curves[(curves["criterion"] == target) & ~curves["is_best"]]
+    keys = [*CELL, "learning_rate"]
+    return rows[~pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(beaten[keys]))]
 
 
 def search_notes(curves: pd.DataFrame, rates: dict[tuple[str, int], float]) -> list[str]:

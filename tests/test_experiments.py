@@ -1,0 +1,32 @@
+"""The shipped comparisons give every method equal chances."""
+
+import pytest
+
+from bench.config.experiment import Experiment
+from bench.config.file import load_experiment
+
+COMPARISONS = ["shapes", "mar_table1", "digits", "shapes64", "imagenet256", "imagenet256_mar", "imagenet512", "cc12m", "coco"]
+SEARCHES = ["shapes_learning_rates", "mar_table1_learning_rates", "digits_learning_rates", "ablations_learning_rates"]
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_sampler_settings_are_equal_in_number_and_hold_temperature_1(name: str) -> None:
+    experiment: Experiment = load_experiment(name)
+    counts = {method.name: len(method.settings) for method in experiment.methods}
+    assert len(set(counts.values())) == 1, counts
+    for method in experiment.methods:
+        assert len(set(map(repr, method.settings))) == len(method.settings), method.name
+        assert any(setting.temperature == 1 and setting.guidance == 1 for setting in method.settings), method.name
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_tries_the_same_rates_for_every_method(name: str) -> None:
+    search: Experiment = load_experiment(name)
+    assert search.search
+    assert len({method.learning_rates for method in search.methods}) == 1
+    rates = search.methods[0].learning_rates
+    assert list(rates) == sorted(set(rates))
+    used = load_experiment(name.removesuffix("_learning_rates"))
+    for method in used.methods:
+        for rate in used.rates(method, 0):
+            assert rates[0] < rate < rates[-1], f"{method.name} uses {rate:g}, an edge of {rates}"
