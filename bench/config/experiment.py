@@ -69,7 +69,7 @@ class Method:
     label: str = ""
     """How tables and figures call it; empty takes the paradigm's name."""
     tokenizer: str
-    """Name in bench.tokenizers.config.TOKENIZERS, or one of the image data's own."""
+    """Name in bench.config.TOKENIZERS, or one of the image data's own."""
     learning_rates: tuple[float | tuple[float, ...], ...]
     """One per size of the experiment. Several at a size, in a tuple, are all trained, and each metric that settings are chosen
     for takes the rate that is best for it on validation conditions. Of a search (`search=True`): all rates, each tried at
@@ -120,7 +120,7 @@ class Evaluation:
     num_validation: int = 256
     """Images per sampler setting tried."""
     num_reference: int = 5000
-    """Real images that they are compared with."""
+    """Real images that they are compared with; settings are chosen against as many others, where the data has them."""
     latency_calls: int = 16
     """Calls at batch 1; p50 needs 11, p90 needs 64."""
     throughput_batches: tuple[int, ...] = (64, 256)

@@ -6,7 +6,7 @@ Letters: n images, M condition tokens.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,21 @@ class Networks:
     classifier: Classifier | None
     dinov2: fidelity.FeatureNetwork | None
     clip: pretrained.ClipScore | None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Images of a split at places start .. start + num - 1 of its spread order."""
+
+    split: str
+    images: ImageSet
+    start: int
+    num: int
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of the split's content."""
+        return self.images.fingerprint()
 
 
 def load_classifier(dataset: TokenizedImages) -> Classifier:
@@ -101,9 +116,12 @@ class ImageJudge(Judge):
         self.data, networks = dataset.data, load_networks(dataset)
         self.network, self.classifier = networks.features, networks.classifier
         self.dinov2, self.clip = networks.dinov2, networks.clip
-        features = self._reference_features(self.network)
+        features = self._features(self.network, self._test_images)
         published = published_statistics(self.data.judge.reference_statistics, self.network)
-        self.reference = fidelity.Reference(self._reference_name(len(features)), features, published)
+        name = self._reference_name(self._test_images, len(features))
+        if published is not None:
+            name += f"+{Path(self.data.judge.reference_statistics).name}"
+        self.reference = fidelity.Reference(name, features, published)
         self.selection = {}
         if self.classifier is not None:
             self.selection["prompt_accuracy"] = lambda row: row["prompt_accuracy"]
@@ -127,22 +145,36 @@ class ImageJudge(Judge):
         statistics = data.judge.reference_statistics
         judge["reference_statistics"] = file_hash(Path(statistics)) if statistics else ""
         content = [self.dataset.fingerprint, data.evaluation_split, judge, self.dataset.hash(CLASSIFIER)]
-        return [*content, asdict(self.settings)]
+        return [*content, asdict(self.settings), "validation reference of its own"]
 
     # -- what is compared with
 
-    @property
-    def _split(self) -> str:
-        return self.data.evaluation_split or self.data.split
+    @cached_property
+    def _test_images(self) -> Places:
+        """The reference of the test conditions: the first images of the evaluation split."""
+        images, num = self.dataset.evaluation_set, self.settings.num_reference
+        if images is self.dataset.training_set:  # half of few images is for validation
+            num = min(num, len(images) // 2)
+        return Places(self.data.evaluation_split or self.data.split, images, 0, num)
 
     @cached_property
-    def _content(self) -> str:
-        return self.dataset.evaluation_set.fingerprint()
+    def _validation_images(self) -> Places:
+        """The reference that settings are chosen against, none of it in the test's: the next images of the evaluation split, or
+        where it has not so many, the last of the training split."""
+        test, images = self._test_images, self.dataset.training_set
+        if len(test.images) >= 2 * test.num:
+            return replace(test, start=test.num)
+        num = min(self.settings.num_reference, len(images))
+        return Places(self.data.split, images, len(images) - num, num)
 
-    def _reference_name(self, num: int) -> str:
-        name = f"{self.data.name}-{self._split}-{self._content}-{self.data.resolution}px-{num}"
-        published = self.data.judge.reference_statistics
-        return f"{name}+{Path(published).name}" if published else name
+    @cached_property
+    def _validation_reference(self) -> fidelity.Reference:
+        features = self._features(self.network, self._validation_images)
+        return fidelity.Reference(self._reference_name(self._validation_images, len(features)), features)
+
+    def _reference_name(self, places: Places, num: int) -> str:
+        first = f"from-{places.start}-" if places.start else ""
+        return f"{self.data.name}-{places.split}-{places.content}-{self.data.resolution}px-{first}{num}"
 
     def _read(self, images: ImageSet, start: int, num: int) -> tuple[Tensor, list[int | str]]:
         """Images of a split at places start .. start + num - 1 of its spread order, less what cannot be read, with conditions."""
@@ -150,12 +182,13 @@ class ImageJudge(Judge):
             found, conditions, _ = images.read(self.dataset.spread(images, start, start + num), pool.map)
         return torch.from_numpy(found), conditions
 
-    def _reference_features(self, network: fidelity.FeatureNetwork) -> np.ndarray:
-        """Of the reference images, computed once for all experiments on the data."""
-        name = f"features-{network.name}-{self._split.replace('/', '_')}-{self._content}-{self.settings.num_reference}.npy"
+    def _features(self, network: fidelity.FeatureNetwork, places: Places) -> np.ndarray:
+        """Of reference images (num, F), computed once for all experiments on the data."""
+        split, content = places.split.replace("/", "_"), places.content
+        name = f"features-{network.name}-{split}-{content}-{places.start}-{places.num}.npy"
         path = self.dataset.cache(self.results.cache) / name
         if not path.exists():
-            features = network.features(self._read(self.dataset.evaluation_set, 0, self.settings.num_reference)[0])
+            features = network.features(self._read(places.images, places.start, places.num)[0])
 
             def save(temporary: Path) -> None:
                 with temporary.open("wb") as file:  # np.save would add an ending to a name
@@ -207,16 +240,17 @@ class ImageJudge(Judge):
         return [self.data.judge.clip_prompt.format(names[int(c)]) for c in asked]
 
     def validation_scores(self, images: Tensor) -> dict[str, Any]:
-        """Prompt following of images (n, 3, H, H), and their Frechet distance to the reference."""
+        """Prompt following of images (n, 3, H, H), and their Frechet distance to the validation reference."""
+        reference = self._validation_reference
         row = self._follows(images, self._asked("validation", len(images)))
-        row["fid"] = fidelity.frechet_distance(self.network.features(images), self.reference.gaussian)
-        row |= {"num_reference": len(self.reference.features), "fid_network": self.network.name, "reference": self.reference.name}
+        row["fid"] = fidelity.frechet_distance(self.network.features(images), reference.gaussian)
+        row |= {"num_reference": len(reference.features), "fid_network": self.network.name, "reference": reference.name}
         return row
 
     def prompt_following(self, images: Tensor) -> dict[str, Any]:
         row = self._follows(images, self._asked("test", len(images)))
         if self.dinov2 is not None:
-            reference = fidelity.Gaussian.of(self._reference_features(self.dinov2))
+            reference = fidelity.Gaussian.of(self._features(self.dinov2, self._test_images))
             row["fd_dinov2"], row["fd_dinov2_se"] = fidelity.frechet_with_error(
                 self.dinov2.features(images), reference, self.passes(len(images))
             )
@@ -225,7 +259,7 @@ class ImageJudge(Judge):
 
     def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
         training, evaluation = self.dataset.training_set, self.dataset.evaluation_set
-        start = self.settings.num_reference if training is evaluation else 0
+        start = self._test_images.num if training is evaluation else 0
         images, conditions = self._read(training, start, num)
         return (images, {"conditions": conditions}) if len(images) >= num else None
 
