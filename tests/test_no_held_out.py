@@ -16,8 +16,9 @@ from bench.sweep.sweep import begin, encode_latents, run_alone
 def test_no_held_out_captions_are_asked_for(tmp_path: Path) -> None:
     evaluation = replace(EXPERIMENT.evaluation, num_held_out=0)
     experiment = replace(EXPERIMENT.select(["next-token"]), rungs=(1.0,), num_seeds=((1,),), evaluation=evaluation)
-    plan, results = make_plan(experiment, 4 * 10**9, open_data(experiment.data)), Results(tmp_path)
-    _, dataset = begin(plan, results)
+    dataset, results = open_data(experiment.data), Results(tmp_path)
+    plan = make_plan(experiment, 4 * 10**9, dataset)
+    begin(plan, results, dataset)
     encode_latents(plan, results, dataset, Display(quiet=True))
     run_id = plan.runs[0].run.run_id
     assert run_alone(results, [run_id], Display(quiet=True), train=True) == 0, results.record(run_id)

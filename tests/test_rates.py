@@ -54,11 +54,12 @@ def test_winners_edges_and_regrets() -> None:
 
 def test_what_is_at_an_edge_or_loses_is_said() -> None:
     curves = learning_rate_curves(SEARCH[SEARCH["method"] == "mar"])
-    assert search_notes(curves, {("mar", 64): 1e-3}) == [
+    assert search_notes(curves, {("mar", 64): (1e-3,)}) == [
         "mar: the best learning rate by prompt accuracy, 0.001, is the lowest of 3 tried",
         "mar: learning rate 0.001 is not the best by FID: 1.5, and 1 at 0.002",
     ]
-    assert len(search_notes(curves, {("mar", 96): 1e-3})) == 1  # another size was not searched
+    assert len(search_notes(curves, {("mar", 64): (1e-3, 2e-3)})) == 1  # each criterion has its own
+    assert len(search_notes(curves, {("mar", 96): (1e-3,)})) == 1  # another size was not searched
 
 
 def test_each_criterion_reads_the_rate_that_is_best_for_it_on_validation_rows() -> None:

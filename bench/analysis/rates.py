@@ -75,8 +75,8 @@ def at_best_rates(rows: pd.DataFrame, frame: pd.DataFrame, criterion: str) -> pd
     return rows[~pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(beaten[keys]))]
 
 
-def search_notes(curves: pd.DataFrame, rates: dict[tuple[str, int], float]) -> list[str]:
-    """One sentence for each winner at an edge, and for each rate in use (by method and width) that loses to the winner.
+def search_notes(curves: pd.DataFrame, rates: dict[tuple[str, int], tuple[float, ...]]) -> list[str]:
+    """One sentence for each winner at an edge, and for each method and width whose rates in use lose to the winner.
 
     Args:
         curves: what `learning_rate_curves` gives for a search.
@@ -89,7 +89,9 @@ def search_notes(curves: pd.DataFrame, rates: dict[tuple[str, int], float]) -> l
             end = "lowest" if best["learning_rate"] == curve["learning_rate"].min() else "highest"
             rate = f"{best['learning_rate']:g}"
             notes.append(f"{method}: the best learning rate by {label}, {rate}, is the {end} of {len(curve)} tried")
-        for _, used in curve[(curve["learning_rate"] == rates.get((method, width))) & ~curve["is_best"]].iterrows():
+        in_use = curve[curve["learning_rate"].isin(rates.get((method, width), ()))]
+        if len(in_use) and not in_use["is_best"].any():
+            used = in_use.loc[in_use["regret"].idxmin()]
             notes.append(
                 f"{method}: learning rate {used['learning_rate']:g} is not the best by {label}: {used['value']:.3g}, "
                 f"and {best['value']:.3g} at {best['learning_rate']:g}"

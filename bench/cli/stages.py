@@ -40,6 +40,19 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
     return make_plan(experiment, budget, dataset, machine), Results(root), dataset
 
 
+def learning_rate_notes(experiment: Any) -> list[str]:
+    """What the experiment's learning-rate search, where results/ holds it, says against the rates in use."""
+    from bench.analysis.rates import learning_rate_curves, search_notes
+    from bench.results.folder import Results
+    from bench.results.table import read_frame
+
+    search = Results(Path("results") / f"{experiment.name}-learning-rates")
+    if experiment.search or not search.table.exists():
+        return []
+    rates = {(m.name, s.width): experiment.rates(m, i) for m in experiment.methods for i, s in enumerate(experiment.sizes)}
+    return [f"{search.root}: {note}" for note in search_notes(learning_rate_curves(read_frame(search.table)), rates)]
+
+
 def print_plan(made: Any, as_json: bool) -> None:
     """Show the plan as a table or as JSON lines."""
     from bench.progress import format_bytes, format_hours
@@ -59,6 +72,8 @@ def print_plan(made: Any, as_json: bool) -> None:
     repeated = int((frame["epochs"] > 4).sum())
     if repeated:
         print(f"{repeated} runs see each image more than 4 times: what they show is repetition as well as scale")
+    for note in learning_rate_notes(made.experiment):
+        print(note)
     machine = made.machine
     print(
         f"{len(made.runs)} runs on {len(made.trunks)} trunks, BUDGET={made.budget:.3g}: about {format_hours(made.total_hours)} "
