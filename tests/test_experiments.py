@@ -1,8 +1,11 @@
 """The shipped comparisons give every method equal chances."""
 
+import json
+from dataclasses import asdict, replace
+
 import pytest
 
-from bench.config.experiment import Experiment
+from bench.config.experiment import Experiment, Method
 from bench.config.file import load_experiment
 
 COMPARISONS = ["shapes", "mar_table1", "digits", "shapes64", "imagenet256", "imagenet256_mar", "imagenet512", "cc12m", "coco"]
@@ -30,3 +33,13 @@ def test_a_search_tries_the_same_rates_for_every_method(name: str) -> None:
     for method in used.methods:
         for rate in used.rates(method, 0):
             assert rates[0] < rate < rates[-1], f"{method.name} uses {rate:g}, an edge of {rates}"
+
+
+def test_several_rates_at_a_size() -> None:
+    """They are read back from JSON, and each size has its own."""
+    experiment: Experiment = load_experiment("shapes")
+    method = replace(experiment.methods[0], learning_rates=((1e-3, 4e-3), 2e-3))
+    assert Method.from_dict(json.loads(json.dumps(asdict(method)))) == method
+    assert [experiment.rates(method, index) for index in (0, 1)] == [(1e-3, 4e-3), (2e-3,)]
+    search = experiment.learning_rate_search(rates=(1e-3, 2e-3, 4e-3), budget=1e12, num_validation=10)
+    assert search.rates(search.methods[0], 0) == (1e-3, 2e-3, 4e-3)
