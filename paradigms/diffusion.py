@@ -19,9 +19,9 @@ from torch import Tensor
 from bench.backbone import BackboneConfig, linear, table
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import TimeEmbedding, token_embedding
-from paradigms.gaussian_diffusion import NUM_TRAIN_STEPS, GaussianDiffusion, Schedule, respaced_steps
+from paradigms.gaussian_diffusion import NUM_TRAIN_STEPS, GaussianDiffusion, SamplerName, Schedule
 
-SAMPLERS = {"flow": ("euler", "heun"), "ddpm": ("ancestral",)}
+SAMPLERS = {"flow": ("euler", "heun"), "ddpm": ("ancestral", "probability-flow")}
 
 
 class Diffusion(Paradigm):
@@ -38,7 +38,7 @@ class Diffusion(Paradigm):
         conditions: ConditionSpace,
         *,
         objective: Literal["flow", "ddpm"] = "flow",
-        sampler: Literal["euler", "heun", "ancestral"] | None = None,
+        sampler: Literal["euler", "heun", "ancestral", "probability-flow"] | None = None,
         time_shift: float = 1.0,
         schedule: Schedule = "cosine",
         learned_variance: bool = False,
@@ -46,8 +46,8 @@ class Diffusion(Paradigm):
     ) -> None:
         """Options beside the three that every paradigm takes.
 
-        sampler: "euler" (default) or "heun" for flow, "ancestral" on respaced steps for ddpm. Heun's second-order step costs
-            two evaluations, the last step one (Karras et al. 2022, algorithm 1).
+        sampler: "euler" (default) or "heun" for flow; "ancestral" (default) or "probability-flow" for ddpm. Heun's second-order
+            step costs two evaluations, the last step one (Karras et al. 2022, algorithm 1).
         time_shift: of flow, s in t -> s t / (1 + (s - 1) t); above 1 spends more time near noise (Esser et al. 2024, 5.3.2).
         schedule, learned_variance: of ddpm, see `GaussianDiffusion`.
         guidance_interval: times in 0 (data) .. 1 (noise) at which guidance acts; elsewhere the hidden branch does not run
@@ -103,19 +103,21 @@ class Diffusion(Paradigm):
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator
     ) -> Tensor:
-        """temperature scales the initial noise (euler, heun) or the noise of every step (ancestral)."""
+        """temperature scales the noise of every step (ancestral), or the initial noise."""
         steps = self.default_steps if steps is None else steps
         check_sampling(steps, temperature, None if self.gaussian is None else NUM_TRAIN_STEPS)
         guide = Guidance(condition, guidance)
         shape = (len(condition), self.space.num_tokens, self.space.channels)
         if self.gaussian is not None:
-            times = iter([step / NUM_TRAIN_STEPS for step in reversed(respaced_steps(steps))])
+            name: SamplerName = "probability-flow" if self.sampler == "probability-flow" else "ancestral"
+            times = iter([step / NUM_TRAIN_STEPS for step in reversed(self.gaussian.evaluated_steps(name, steps))])
             return self.gaussian.sample(
                 lambda x, _: self.guided(x, next(times), condition, guide),
                 shape,
                 steps=steps,
                 temperature=temperature,
                 generator=generator,
+                sampler=name,
             )
         x = torch.randn(shape, generator=generator, device=self.device) * temperature
         progress = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device="cpu")

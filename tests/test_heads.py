@@ -300,6 +300,7 @@ DIFFUSION_HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 5, "time_fe
 VARIANTS = [
     ("diffusion", {"sampler": "heun"}),
     ("diffusion", {"objective": "ddpm"}),
+    ("diffusion", {"objective": "ddpm", "sampler": "probability-flow", "learned_variance": True}),
     ("diffusion", {"objective": "ddpm", "schedule": "linear", "learned_variance": True}),
     ("diffusion", {"guidance_interval": [0.2, 0.8]}),
     ("masked-token", {"mask_law": "arccos", "order": "random", "label_smoothing": 0.1}),
