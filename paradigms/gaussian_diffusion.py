@@ -190,12 +190,12 @@ class GaussianDiffusion(nn.Module):
         x = torch.randn(shape, generator=generator, device=device)
         if sampler == "probability-flow":
 
-            def estimate(x: Tensor, index: int) -> Tensor:
+            def clean_at(x: Tensor, index: int) -> Tensor:
                 out = predict(x, torch.full((1,), kept[index], device=device)).float()
                 clean = self.clean_estimate(x, out[..., : shape[-1]], law[kept[index]])
                 return clean if clip is None else clean.clamp(-clip, clip)
 
-            return follow(estimate, temperature * x, [law[step] for step in kept])
+            return follow(clean_at, temperature * x, [law[step] for step in kept])
         for index in reversed(range(steps)):
             abar, previous = law[kept[index]], law[kept[index - 1]] if index else 1.0
             out = predict(x, torch.full((1,), kept[index], device=device)).float()  # one time for all rows
