@@ -6,7 +6,7 @@ Each finding is one sentence. It checks the contract, not the quality of the ima
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from bench.flops.sampling import count_sampling
 from bench.paradigm import Paradigm, TokenSpace
 from bench.randomness import Part, PartRandomness
 
+Check = Callable[..., list[str]]
 BATCH = 8
 BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)
 CONDITIONS = ConditionSpace(num_tokens=3, vocabulary=11)
@@ -55,7 +56,7 @@ def descend(
     paradigm: Paradigm, batch: Callable[[int], tuple[Tensor, Condition]], steps: int, *, rate: float, clip: float = math.inf
 ) -> list[float]:
     """Mean loss before each of `steps` seeded Adam steps on `batch(step)`, gradients clipped to a norm."""
-    optimizer = torch.optim.Adam(paradigm.parameters(), lr=rate)
+    optimizer = torch.optim.Adam(paradigm.parameters(), lr=rate, fused=True)
     losses = []
     for step in range(steps):
         tokens, condition = batch(step)
@@ -87,7 +88,7 @@ def draw(paradigm: Paradigm, condition: Condition, *, guidance: float = 1.0, see
 
 
 def check_paradigm(cls: type[Paradigm], **options: object) -> list[str]:
-    """Test a paradigm class against the contract.
+    """Test a paradigm class against the contract: every check of `paradigm_checks`, until a stage of them finds something.
 
     Args:
         options: keyword arguments for the constructor.
@@ -95,32 +96,111 @@ def check_paradigm(cls: type[Paradigm], **options: object) -> list[str]:
     Returns:
         What is wrong, a sentence each; empty when it conforms.
     """
+    for stage in _STAGES:
+        problems = [problem for check in stage.values() for problem in check(cls, **options)]
+        if problems and stage is not _STAGES[-1]:
+            return problems
+    return problems
+
+
+def paradigm_checks() -> Iterator[tuple[str, Check]]:
+    """Name and function of every check, so that a test of a plugin can have an item for each.
+
+    A check takes the class and its constructor's keyword arguments and returns what is wrong, a sentence each. They stand alone;
+    where an early one fails, later ones may raise.
+    """
+    for stage in _STAGES:
+        yield from stage.items()
+
+
+def _check_declaration(cls: type[Paradigm], **_: object) -> list[str]:
     for name in ("reads", "loss_unit", "default_steps"):
         if not hasattr(cls, name):
             return [f"class variable {name!r} is missing"]
     if cls.reads not in SPACES:
         return [f"reads is {cls.reads!r}; it must be 'latents' or 'codes'"]
+    return []
+
+
+def _example(cls: type[Paradigm], options: dict[str, object]) -> tuple[Paradigm, Tensor, Condition, Tensor]:
+    """A tiny instance, a batch of random tokens and conditions, and its loss on them (B,)."""
     paradigm = build(cls, **options)
     tokens, condition = example_batch(paradigm.space)
-    problems = _check_loss(paradigm, tokens, condition)
-    if problems:
-        return problems
-    problems += _check_counting(cls, options, tokens, condition)
-    before, after = learn(paradigm, tokens, condition)
-    if not after < 0.95 * before:
-        problems.append(f"{LEARNING_STEPS} steps on one batch do not reduce the loss ({before:.4g} to {after:.4g})")
-    missing = [name for name, p in paradigm.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    if missing:
-        problems.append(f"parameters without gradient after training: {', '.join(missing)}")
-    if _leaks(build(cls, **options)):
-        problems.append(
-            "its loss learns to predict fresh random tokens, which nothing can: it reads the token that it predicts, or shares "
-            "noise between input and target"
-        )
-    return problems + _check_samples(paradigm.eval(), condition)
+    return paradigm, tokens, condition, _seeded_loss(paradigm, tokens, condition)
 
 
-def _check_counting(cls: type[Paradigm], options: dict[str, object], tokens: Tensor, condition: Condition) -> list[str]:
+def _seeded_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> Tensor:
+    torch.manual_seed(0)
+    return paradigm.loss(tokens, condition)[0]
+
+
+def _check_shape(cls: type[Paradigm], **options: object) -> list[str]:
+    *_, loss = _example(cls, options)
+    if loss.shape != (BATCH,):
+        return [f"loss has shape {tuple(loss.shape)}; it must be one value per image, ({BATCH},)"]
+    return []
+
+
+def _check_values(cls: type[Paradigm], **options: object) -> list[str]:
+    *_, loss = _example(cls, options)
+    if not torch.isfinite(loss).all():
+        return ["loss is not finite on random tokens"]
+    if not (loss > 0).all():
+        return ["loss is not positive on random tokens at initialization"]
+    return []
+
+
+def _check_repetition(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm, tokens, condition, loss = _example(cls, options)
+    if not torch.equal(loss, _seeded_loss(paradigm, tokens, condition)):
+        return ["loss differs between two calls under the same torch seed"]
+    return []
+
+
+def _check_modes(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm, tokens, condition, loss = _example(cls, options)
+    if torch.isfinite(loss).all() and not torch.allclose(
+        loss, _seeded_loss(paradigm.eval(), tokens, condition), rtol=1e-5, atol=1e-6
+    ):
+        return ["loss differs between train() and eval() under one seed: dropout or batch statistics change what is trained"]
+    return []
+
+
+def _check_division(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm, tokens, condition, loss = _example(cls, options)
+    halves = []
+    for index in range(2):
+        part = Part(index, 2)
+        rows = part.rows(BATCH)
+        torch.manual_seed(0)
+        with PartRandomness(part, BATCH // 2):
+            halves.append(paradigm.loss(tokens[rows], condition[rows])[0])
+    if torch.isfinite(loss).all() and not torch.allclose(loss, torch.cat(halves), rtol=1e-4, atol=1e-5):
+        return [
+            "the loss of half a batch is not that of these images in the whole batch, so devices could not share a step: draw "
+            "noise with the image as the leading axis, what a batch shares as a scalar, and mix no images"
+        ]
+    return []
+
+
+def _check_buffers(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm = build(cls, **options)
+    before = {name: value.clone() for name, value in paradigm.named_buffers()}
+    paradigm.loss(*example_batch(paradigm.space))
+    if any(not torch.equal(value, before[name]) for name, value in paradigm.named_buffers()):
+        return ["loss changes buffers: averaged weights do not carry them, so training and sampling would differ"]
+    return []
+
+
+def _check_scalars(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm = build(cls, **options)
+    scalars = paradigm.loss(*example_batch(paradigm.space))[1]
+    if not all(isinstance(value, Tensor) and value.ndim == 0 for value in scalars.values()):
+        return ["the second return value of loss must map names to scalar tensors"]
+    return []
+
+
+def _check_counting(cls: type[Paradigm], **options: object) -> list[str]:
     """The meter's count on meta must be what really runs, by torch's counter with the attention that it can see."""
     try:
         with torch.device("meta"):
@@ -130,9 +210,9 @@ def _check_counting(cls: type[Paradigm], options: dict[str, object], tokens: Ten
     except (UncountedOperatorError, NotImplementedError, RuntimeError) as error:
         return [f"its FLOPs cannot be counted on the meta device: {str(error).splitlines()[0]}"]
     real = build(cls, **options)
-    torch.manual_seed(0)
+    tokens, condition = example_batch(real.space)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        real.loss(tokens, condition)
+        _seeded_loss(real, tokens, condition)
     if counter.get_total_flops() != counted:
         return [
             f"its loss runs {counter.get_total_flops():,} FLOPs on real tensors but {counted:,} where they are counted: what "
@@ -141,54 +221,30 @@ def _check_counting(cls: type[Paradigm], options: dict[str, object], tokens: Ten
     return []
 
 
-def _leaks(paradigm: Paradigm) -> bool:
-    """Whether the loss on tokens drawn anew for every step falls further than any honest one can."""
+def _check_learning(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm = build(cls, **options)
+    before, after = learn(paradigm, *example_batch(paradigm.space))
+    problems = []
+    if not after < 0.95 * before:
+        problems.append(f"{LEARNING_STEPS} steps on one batch do not reduce the loss ({before:.4g} to {after:.4g})")
+    missing = [name for name, p in paradigm.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    if missing:
+        problems.append(f"parameters without gradient after training: {', '.join(missing)}")
+    return problems
+
+
+def _check_leaks(cls: type[Paradigm], **options: object) -> list[str]:
+    """The loss on tokens drawn anew for every step must not fall further than any honest one can."""
+    paradigm = build(cls, **options)
     fresh = lambda step: example_batch(paradigm.space, LEAK_BATCH, seed=1_000 + step)  # noqa: E731
     losses = descend(paradigm, fresh, LEAK_STEPS, rate=1e-2, clip=1.0)
     first, last = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
-    return last < LEAK_SHARE * first and last < LEAK_LEVEL[paradigm.reads]
-
-
-def _check_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> list[str]:
-    torch.manual_seed(0)
-    loss, scalars = paradigm.loss(tokens, condition)
-    torch.manual_seed(0)
-    again = paradigm.loss(tokens, condition)[0]
-    problems = []
-    if loss.shape != (BATCH,):
-        return [f"loss has shape {tuple(loss.shape)}; it must be one value per image, ({BATCH},)"]
-    if not torch.isfinite(loss).all():
-        problems.append("loss is not finite on random tokens")
-    elif not (loss > 0).all():
-        problems.append("loss is not positive on random tokens at initialization")
-    if not torch.equal(loss, again):
-        problems.append("loss differs between two calls under the same torch seed")
-    buffers = {name: value.clone() for name, value in paradigm.named_buffers()}
-    torch.manual_seed(0)
-    evaluated = paradigm.eval().loss(tokens, condition)[0]
-    paradigm.train()
-    if torch.isfinite(loss).all() and not torch.allclose(loss, evaluated, rtol=1e-5, atol=1e-6):
-        problems.append(
-            "loss differs between train() and eval() under one seed: dropout or batch statistics change what is trained"
-        )
-    halves = []
-    for index in range(2):
-        part = Part(index, 2)
-        rows = part.rows(BATCH)
-        torch.manual_seed(0)
-        with PartRandomness(part, BATCH // 2):
-            halves.append(paradigm.loss(tokens[rows], condition[rows])[0])
-    if torch.isfinite(loss).all() and not torch.allclose(loss, torch.cat(halves), rtol=1e-4, atol=1e-5):
-        problems.append(
-            "the loss of half a batch is not that of these images in the whole batch, so devices could not share a step: draw "
-            "noise with the image as the leading axis, what a batch shares as a scalar, and mix no images"
-        )
-    paradigm.loss(tokens, condition)
-    if any(not torch.equal(value, buffers[name]) for name, value in paradigm.named_buffers()):
-        problems.append("loss changes buffers: averaged weights do not carry them, so training and sampling would differ")
-    if not all(isinstance(value, Tensor) and value.ndim == 0 for value in scalars.values()):
-        problems.append("the second return value of loss must map names to scalar tensors")
-    return problems
+    if last < LEAK_SHARE * first and last < LEAK_LEVEL[paradigm.reads]:
+        return [
+            "its loss learns to predict fresh random tokens, which nothing can: it reads the token that it predicts, or shares "
+            "noise between input and target"
+        ]
+    return []
 
 
 def shake(paradigm: Paradigm) -> None:
@@ -198,7 +254,9 @@ def shake(paradigm: Paradigm) -> None:
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
-def _check_samples(paradigm: Paradigm, condition: Condition) -> list[str]:
+def _check_samples(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm = build(cls, **options).eval()
+    _, condition = example_batch(paradigm.space)
     shake(paradigm)
     space, first = paradigm.space, draw(paradigm, condition)
     shape = (BATCH, space.num_tokens, space.channels) if space.kind == "latents" else (BATCH, space.num_tokens)
@@ -219,3 +277,19 @@ def _check_samples(paradigm: Paradigm, condition: Condition) -> list[str]:
     if torch.equal(first, draw(paradigm, condition, guidance=4.0)):
         problems.append("sampling ignores guidance")
     return problems
+
+
+_STAGES: tuple[dict[str, Check], ...] = (
+    {"declaration": _check_declaration},
+    {"loss-shape": _check_shape},
+    {
+        "loss-values": _check_values,
+        "loss-repetition": _check_repetition,
+        "loss-modes": _check_modes,
+        "loss-division": _check_division,
+        "loss-buffers": _check_buffers,
+        "loss-scalars": _check_scalars,
+    },
+    {"counting": _check_counting, "learning": _check_learning, "leaks": _check_leaks, "samples": _check_samples},
+)
+"""Checks by name; one stage needs what the stages before it found in order."""

@@ -1,11 +1,61 @@
+"""What all tests share: one thread, one world, one finished miniature sweep."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from command_line import MINIATURE, bench_process, sweep_of
+from filelock import FileLock
 
 from bench.data.shapes_world import ShapesWorld
 
 torch.set_num_threads(1)
 
+LONGEST_FIRST = "resume sweep devices plugins hostile heads own_data broken_plugins report paradigms fit images".split()
+"""Files are given to whoever is free; the long ones go first, so that all end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {f"test_{name}": place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that whichever test process needs it first fills, and the others wait for."""
+    base = factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            partial = root.with_name(f"{name}-partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            make(partial)
+            partial.rename(root)
+    return root
+
 
 @pytest.fixture(scope="session")
 def world() -> ShapesWorld:
     return ShapesWorld()
+
+
+def _sweep(folder: Path) -> None:
+    done = bench_process(*sweep_of(MINIATURE, folder / "results"))
+    assert done.status == 0, done.err
+    (folder / "out.txt").write_text(done.out)
+    (folder / "err.txt").write_text(done.err)
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of one finished sweep of miniature.py for all tests, to be read only; what it said lies beside as err.txt."""
+    return shared(tmp_path_factory, "miniature", _sweep) / "results"
+
+
+@pytest.fixture
+def own_sweep(swept: Path, tmp_path: Path) -> Path:
+    """A copy of the finished sweep that a test may change."""
+    return Path(shutil.copytree(swept, tmp_path / "results"))

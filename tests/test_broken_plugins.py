@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from bench.paradigm import Condition
-from bench.testing import check_paradigm
+from bench.testing import check_paradigm, paradigm_checks
 from paradigms.diffusion import Diffusion
 from paradigms.masked_token import MaskedToken
 from paradigms.next_token import NextToken
+
+CHECKS = dict(paradigm_checks())
 
 
 class WrongShape(NextToken):
@@ -183,39 +185,55 @@ class MixesImages(NextToken):
 
 
 @pytest.mark.parametrize(
-    ("plugin", "said"),
+    ("plugin", "name", "said"),
     [
-        (WrongShape, "one value per image"),
-        (WrongSign, "not positive"),
-        (NotFinite, "not finite"),
-        (IdleParameter, "without gradient after training: idle.weight"),
-        (DataDependentShape, "cannot be counted"),
-        (ReadsItsTarget, "reads the token that it predicts"),
-        (LeavesTokensVisible, "reads the token that it predicts"),
-        (KnowsTheCleanImage, "reads the token that it predicts"),
-        (OutsideTheVocabulary, "int64 codes in 0..31"),
-        (WrongSampleShape, "samples have shape"),
-        (IgnoresCondition, "ignores the condition"),
-        (IgnoresGenerator, "ignores the generator"),
-        (UsesAnotherGenerator, "equal generators gives different tokens"),
-        (IgnoresGuidance, "ignores guidance"),
-        (Dropout, "differs between train() and eval()"),
-        (KeepsStatistics, "changes buffers"),
-        (HidesItsCost, "where they are counted"),
-        (UnknownOperator, "does not know aten::cdist"),
-        (NotDeterministic, "differs between two calls under the same torch seed"),
-        (LearnsNothing, "do not reduce the loss"),
-        (NoiseByPlace, "the loss of half a batch"),
-        (MixesImages, "the loss of half a batch"),
-        (ScalarsAreNumbers, "names to scalar tensors"),
+        (WrongShape, "loss-shape", "one value per image"),
+        (WrongSign, "loss-values", "not positive"),
+        (NotFinite, "loss-values", "not finite"),
+        (IdleParameter, "learning", "without gradient after training: idle.weight"),
+        (DataDependentShape, "counting", "cannot be counted"),
+        (ReadsItsTarget, "leaks", "reads the token that it predicts"),
+        (LeavesTokensVisible, "leaks", "reads the token that it predicts"),
+        (KnowsTheCleanImage, "leaks", "reads the token that it predicts"),
+        (OutsideTheVocabulary, "samples", "int64 codes in 0..31"),
+        (WrongSampleShape, "samples", "samples have shape"),
+        (IgnoresCondition, "samples", "ignores the condition"),
+        (IgnoresGenerator, "samples", "ignores the generator"),
+        (UsesAnotherGenerator, "samples", "equal generators gives different tokens"),
+        (IgnoresGuidance, "samples", "ignores guidance"),
+        (Dropout, "loss-modes", "differs between train() and eval()"),
+        (KeepsStatistics, "loss-buffers", "changes buffers"),
+        (HidesItsCost, "counting", "where they are counted"),
+        (UnknownOperator, "counting", "does not know aten::cdist"),
+        (NotDeterministic, "loss-repetition", "differs between two calls under the same torch seed"),
+        (LearnsNothing, "learning", "do not reduce the loss"),
+        (NoiseByPlace, "loss-division", "the loss of half a batch"),
+        (MixesImages, "loss-division", "the loss of half a batch"),
+        (ScalarsAreNumbers, "loss-scalars", "names to scalar tensors"),
     ],
     ids=lambda v: v.__name__ if isinstance(v, type) else "",
 )
-def test_the_check_names_what_is_wrong(plugin: type, said: str) -> None:
-    problems = check_paradigm(plugin)
+def test_the_check_names_what_is_wrong(plugin: type, name: str, said: str) -> None:
+    problems = CHECKS[name](plugin)
     assert any(said in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
 
 
-def test_the_originals_are_not_accused() -> None:
-    assert check_paradigm(NextToken) == check_paradigm(MaskedToken) == []
+class Undeclared(NextToken):
+    reads = "pixels"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "said"),
+    [
+        (Undeclared, ["reads is 'pixels'"]),
+        (WrongShape, ["one value per image"]),
+        (NotDeterministic, ["same torch seed", "the loss of half a batch"]),
+        (IgnoresGuidance, ["ignores guidance"]),
+    ],
+    ids=lambda v: v.__name__ if isinstance(v, type) else "",
+)
+def test_the_whole_check_says_what_the_first_stage_with_problems_finds(plugin: type, said: list[str]) -> None:
+    problems = check_paradigm(plugin)
+    assert len(problems) == len(said), problems
+    assert all(part in problem for part, problem in zip(said, problems, strict=True))

@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_sets
+from command_line import Outcome, bench_process, sweep_of
 from PIL import Image
 
+from bench.config.file import load_experiment
+from bench.data.open import open_data
+from bench.model import build_meta
+from bench.plan.cost import count_run
+from bench.plan.plan import first_run
 from bench.results.table import finished_rows, load_table
 
 NUM_EACH = 16
@@ -67,25 +73,28 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bench(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line, with all caches below root."""
-    places = {"PARADIGM_BENCH_CACHE": str(root / "cache"), "HF_HOME": str(root / "hub"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, check=False, env={**os.environ, **places}
-    )
+def places(root: Path) -> dict[str, str]:
+    """All caches below root."""
+    return {"PARADIGM_BENCH_CACHE": str(root / "cache"), "HF_HOME": str(root / "hub"), "OMP_NUM_THREADS": "1"}
 
 
-def swept(root: Path, kind: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def bench(root: Path, *arguments: str | Path) -> Outcome:
+    """The command line in its own process, whose libraries look for caches when they are loaded."""
+    return bench_process(*arguments, **places(root))
+
+
+def swept(root: Path, kind: str) -> tuple[Path, Outcome]:
     out = root / f"results-{kind}"
-    given = ("--experiment", str(root / f"{kind}.py"), "--data", str(root / kind), "--results", str(out))
-    return out, bench(root, "sweep", *given)
+    return out, bench(root, *sweep_of(root / f"{kind}.py", out, "--data", str(root / kind)))
 
 
-@pytest.mark.parametrize("kind", ["imagefolder", "webdataset", "coco"])
+@pytest.mark.parametrize(
+    "kind", ["imagefolder", pytest.param("webdataset", marks=pytest.mark.slow), pytest.param("coco", marks=pytest.mark.slow)]
+)
 def test_a_sweep_on_own_images(root: Path, kind: str) -> None:
     out, done = swept(root, kind)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "skipped, cannot be read" in done.stderr
+    assert done.status == 0, done.err[-2000:]
+    assert "skipped, cannot be read" in done.err
     row = finished_rows(load_table(out)).iloc[0]
     assert np.isfinite(row[["fid", "fid_se", "kid", "precision", "recall", "coverage", "inception_score"]].astype(float)).all()
     assert row["fid_network"].startswith("inception-v3-compat")
@@ -108,15 +117,15 @@ def test_a_sweep_on_own_images(root: Path, kind: str) -> None:
 
 def test_classes_by_name_and_the_same_command_again(root: Path) -> None:
     out, done = swept(root, "imagefolder")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "nothing to train" in done.stderr
+    assert done.status == 0, done.err[-2000:]
+    assert "nothing to train" in done.err
     run = finished_rows(load_table(out)).iloc[0]["run_id"]
-    wrong = bench(root, "sample", str(out / "runs" / run), "gren", "--out", str(root / "x.png"))
-    assert wrong.returncode == 2
-    assert "did you mean 'green'" in wrong.stderr
-    assert len(wrong.stderr.strip().splitlines()) == 1
-    right = bench(root, "sample", str(out / "runs" / run), "green", "--out", str(root / "x.png"), "--steps", "2")
-    assert right.returncode == 0, right.stderr
+    wrong = bench(root, "sample", out / "runs" / run, "gren", "--out", root / "x.png")
+    assert wrong.status == 2
+    assert "did you mean 'green'" in wrong.err
+    assert len(wrong.err.strip().splitlines()) == 1
+    right = bench(root, "sample", out / "runs" / run, "green", "--out", root / "x.png", "--steps", "2")
+    assert right.status == 0, right.err
     with Image.open(root / "x.png") as image:
         assert image.size == (8 * 32, 32)
     cached = json.loads(next((root / "cache").glob("imagefolder-*/latents-*/index.json")).read_text())
@@ -124,11 +133,12 @@ def test_classes_by_name_and_the_same_command_again(root: Path) -> None:
     assert "broken.jpg" in cached["skipped"][0]
 
 
+@pytest.mark.slow
 def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> None:
     """Without them the sweep names the command; with them it runs, and settings are chosen for the classifier's accuracy."""
     out, done = swept(root, "parquet")
-    assert done.returncode == 2
-    assert "own.safetensors is missing; make it with `paradigm-bench prepare" in done.stderr
+    assert done.status == 2
+    assert "own.safetensors is missing; make it with `paradigm-bench prepare" in done.err
     assert not (out / "experiment.json").exists()
     code = (
         "from bench.config.file import load_experiment; from bench.data.open import open_data\n"
@@ -139,12 +149,12 @@ def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> N
         "train_networks(dataset, recipe, own_networks(dataset), Display(quiet=True))\n"
         "print(load_classifier(dataset).accuracy)"
     )
-    places = {"PARADIGM_BENCH_CACHE": str(root / "cache"), "HF_HOME": str(root / "hub")}
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **places})
+    environment = {**os.environ, **places(root)}
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert made.returncode == 0, made.stderr[-2000:]
     assert float(made.stdout) > 0.8
     out, done = swept(root, "parquet")
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.status == 0, done.err[-2000:]
     rows = finished_rows(load_table(out))
     assert sorted(rows["method"]) == ["diffusion", "next-token"]
     assert rows["prompt_accuracy"].between(0, 1).all()
@@ -152,36 +162,34 @@ def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> N
     assert rows["inception_score"].isna().all()
 
 
-def test_plan_needs_neither_data_nor_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "method", "size", "giga_flops", "tolerance"),
+    [("imagenet256", "diffusion-kl-8", 2, 711.7, 0.006), ("imagenet256_mar", "mar-diffloss", 0, 971 - 58, 0.02)],
+)
+def test_plan_needs_neither_data_nor_weights(
+    name: str, method: str, size: int, giga_flops: float, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """DiT-XL/2 costs 711.7 GFLOP per training image as published (118.6 GMAC x 2 x 3); ours has one class token more. MAR-L costs
     971 at its mean mask, less 58 that the published code spends on tokens whose loss it drops."""
-    places = {"PARADIGM_BENCH_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub")}
-    code = (
-        "import json; from bench.config.file import load_experiment; from bench.data.open import open_data\n"
-        "from bench.plan.plan import first_run; from bench.plan.cost import count_run; from bench.model import build_meta\n"
-        "out = {}\n"
-        "for name, method, size in (('imagenet256', 'diffusion-kl-8', 2), ('imagenet256_mar', 'mar-diffloss', 0)):\n"
-        "    e = load_experiment(name); i = open_data(e.data); m = {m.name: m for m in e.methods}[method]\n"
-        "    run = first_run(e, m, e.sizes[size], 10**20, i)\n"
-        "    out[method] = count_run(run, build_meta(run, i.space(m.tokenizer), i.conditions), i.conditions).dense / 1e9\n"
-        "print(json.dumps(out))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **places})
-    found = json.loads(done.stdout)
-    assert found["diffusion-kl-8"] == pytest.approx(711.7, rel=0.006)
-    assert found["mar-diffloss"] == pytest.approx(971 - 58, rel=0.02)
+    monkeypatch.setenv("PARADIGM_BENCH_CACHE", str(tmp_path))
+    experiment = load_experiment(name)
+    chosen = {each.name: each for each in experiment.methods}[method]
+    dataset = open_data(experiment.data)
+    run = first_run(experiment, chosen, experiment.sizes[size], 10**20, dataset)
+    meta = build_meta(run, dataset.space(chosen.tokenizer), dataset.conditions)
+    assert count_run(run, meta, dataset.conditions).dense / 1e9 == pytest.approx(giga_flops, rel=tolerance)
 
 
 @pytest.mark.parametrize("name", ["imagenet256", "cc12m"])
 def test_large_experiments_are_planned_anywhere(tmp_path: Path, name: str) -> None:
     """One method of each; what the plan cannot know yet is said, and no folder is claimed."""
-    given = ("--experiment", name, "--paradigms", "diffusion", "--budget", "1e19", "--results", str(tmp_path / name))
+    given = ("--experiment", name, "--paradigms", "diffusion", "--budget", "1e19", "--results", tmp_path / name)
     done = bench(tmp_path, "plan", *given)
-    assert done.returncode == 0, done.stderr
-    assert "latent cache: kl-16" in done.stdout
-    assert "weights not on this machine yet: kl-16" in done.stderr
+    assert done.status == 0, done.err
+    assert "latent cache: kl-16" in done.out
+    assert "weights not on this machine yet: kl-16" in done.err
     assert not (tmp_path / name / "experiment.json").exists()
     assert (tmp_path / name / "plan.csv").exists()
     refused = bench(tmp_path, "sweep", *given)
-    assert refused.returncode == 2
-    assert len(refused.stderr.strip().splitlines()) == 1
+    assert refused.status == 2
+    assert len(refused.err.strip().splitlines()) == 1

@@ -1,15 +1,19 @@
 """Third-party packages as their users meet them: written by `new`, built as wheels, installed beside the suite, swept."""
 
 import os
+import runpy
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from command_line import ONE_RUNG, bench, sweep_of, variant
 
 from bench.cli.scaffold import write_plugin
 from bench.results.table import finished_rows, load_table
+from bench.testing import paradigm_checks
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "absorbing-diffusion"
@@ -61,47 +65,45 @@ def test_the_example_is_listed_and_conforms(site: Path) -> None:
 
 
 def test_the_example_is_swept_beside_the_built_ins(site: Path, tmp_path: Path) -> None:
-    text = (ROOT / "tests" / "miniature.py").read_text()
-    mine = """        Method(
-            paradigm="absorbing-diffusion",
-            tokenizer="autoencoder-fsq",
-            learning_rates=(2e-3,),
-            settings=grid(steps=(4,), guidance=(1.5,)),
-        ),
-    ),
-    sizes="""
-    assert text.count("    ),\n    sizes=") == 1
-    experiment = tmp_path / "mixed.py"
-    experiment.write_text(text.replace("    ),\n    sizes=", mine))
+    mine = "replace(METHODS['next-token'], paradigm='absorbing-diffusion', settings=grid(steps=(4,), guidance=(1.5,)))"
+    two = f"EXPERIMENT = replace(EXPERIMENT, methods=(METHODS['next-token'], {mine}))"
+    experiment = variant(tmp_path / "mixed.py", f"{ONE_RUNG}\n{two}")
     results = tmp_path / "results"
-    done = run("-m", "bench", "sweep", "--experiment", str(experiment), "--results", str(results), site=site)
+    done = run("-m", "bench", *sweep_of(experiment, results), site=site)
     assert done.returncode == 0, done.stderr
     rows = finished_rows(load_table(results))
-    assert sorted(set(rows["method"])) == ["absorbing-diffusion", "diffusion", "mar", "masked-token", "next-token"]
+    assert sorted(rows["method"]) == ["absorbing-diffusion", "next-token"]
     assert ((rows["flops_spent"] / rows["flops_budget"] - 1).abs() <= 0.01).all()
 
 
-def test_a_new_plugin_conforms_at_once(tmp_path: Path) -> None:
-    done = run("-m", "bench", "new", "my-paradigm", "--folder", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    package = tmp_path / "my-paradigm"
-    assert len((package / "my_paradigm.py").read_text().splitlines()) < 60
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package as `new` writes it."""
+    parent = tmp_path_factory.mktemp("written")
+    done = bench("new", "my-paradigm", "--folder", parent)
+    assert done.status == 0, done.err
+    return parent / "my-paradigm"
+
+
+def test_a_new_plugin_conforms_at_once(written: Path) -> None:
+    assert len((written / "my_paradigm.py").read_text().splitlines()) < 60
+    paradigm = runpy.run_path(str(written / "my_paradigm.py"))["MyParadigm"]
+    assert {name: check(paradigm) for name, check in paradigm_checks()} == {name: [] for name, _ in paradigm_checks()}
+    experiment = runpy.run_path(str(written / "experiment.py"))["EXPERIMENT"]
+    assert experiment.methods[-1].paradigm == "my-paradigm"
+
+
+@pytest.mark.slow
+def test_a_new_plugin_is_installed_tested_and_planned(written: Path, tmp_path: Path) -> None:
+    package = copy(written, tmp_path / "my-paradigm")
     install(build(package, tmp_path), tmp_path / "site")
     done = run("-m", "bench", "check", "my-paradigm", site=tmp_path / "site")
     assert done.returncode == 0, done.stdout
-    tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "test_my_paradigm.py"), site=package, cwd=package)
+    tested = run("-m", "pytest", "-v", "-p", "no:cacheprovider", str(package / "test_my_paradigm.py"), site=package, cwd=package)
     assert tested.returncode == 0, tested.stdout
-    planned = run(
-        "-m",
-        "bench",
-        "plan",
-        "--experiment",
-        "experiment.py",
-        "--paradigms",
-        "my-paradigm,next-token",
-        site=tmp_path / "site",
-        cwd=package,
-    )
+    assert all(f"test_it_conforms[{name}] PASSED" in tested.stdout for name, _ in paradigm_checks())
+    arguments = ["plan", "--experiment", "experiment.py", "--paradigms", "my-paradigm,next-token"]
+    planned = run("-m", "bench", *arguments, site=tmp_path / "site", cwd=package)
     assert planned.returncode == 0, planned.stderr
     assert "my-paradigm" in planned.stdout
 
@@ -118,13 +120,22 @@ def test_a_new_plugin_conforms_at_once(tmp_path: Path) -> None:
 def test_bad_names_are_refused(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "twice").mkdir()
     before = sorted(tmp_path.iterdir())
-    done = run("-m", "bench", "new", name, "--folder", str(tmp_path))
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    done = bench("new", name, "--folder", tmp_path)
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_the_wheel_names_every_package() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts) for name in ("bench", "paradigms") for path in (ROOT / name).rglob("*.py")
+    }
+    assert set(told) == found | {"bench.experiments"}
+
+
+@pytest.mark.slow
 def test_the_wheel_of_the_suite_works_from_any_folder(tmp_path: Path) -> None:
     """Also from one that has a folder called bench; weights, templates and experiments travel with it."""
     names = ("bench", "paradigms", "experiments")
