@@ -30,10 +30,10 @@ PLAN_OPTIONS = --experiment='$(EXPERIMENT)' $(call given,BUDGET,--budget) $(if $
 	--devices='$(DEVICES)' --nodes='$(NODES)' $(call given,MICRO_BATCH,--micro-batch)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep plan report test coverage chaos lint bench prepare clean
+.PHONY: help setup sweep plan report test slow test-all coverage chaos lint bench prepare clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## create .venv from requirements.lock (done by the others when missing)
 
@@ -56,12 +56,21 @@ plan: $(READY)  ## count every run and estimate its hours; train nothing
 report: $(READY)  ## draw figures and report.html again from RESULTS=results/NAME
 	@$(BENCH) report '$(RESULTS)'
 
-test: $(READY)  ## lint, types and tests
-	@$(MAKE) --no-print-directory lint
-	@$(RUN) -m pytest -n 2 --dist loadfile
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-coverage: $(READY)  ## share of lines that the tests run, sweeps in their own processes included
-	@$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+test: $(READY)  ## lint, types and tests, about 6 minutes
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+	@$(RUN) -m mypy & types=$$!; $(RUN) $(PYTEST) -m 'not slow'; tested=$$?; wait $$types && exit $$tested
+
+slow: $(READY)  ## what `make test` leaves out: SLURM, every kind of data, wheels, long simulations, more hostile input
+	@HOSTILE_EXAMPLES=3 $(RUN) $(PYTEST) -m 'slow or hostile'
+
+test-all:  ## both
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory slow
+
+coverage: $(READY)  ## share of lines that all tests run, sweeps in their own processes included
+	@$(RUN) $(PYTEST) --cov --cov-report=term:skip-covered
 	@rm -f .coverage .coverage.*
 
 chaos: $(READY)  ## kill, interrupt and damage a small sweep for MINUTES=30, then compare it with a calm one

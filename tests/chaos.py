@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from command_line import MINIATURE, start, sweep_of
 from miniature import SAME
 from processes import workers_of
-from test_resume import start
 
 from bench.results.table import load_table
 
@@ -37,6 +37,10 @@ KINDS = (
     *("launcher killed", "launcher terminated", "worker killed", "bit flipped", "checkpoint cut"),
     *("second launcher", "writes delayed", "disk filled"),
 )
+
+
+def begin(root: Path, **environment: str) -> "subprocess.Popen[str]":
+    return start(*sweep_of(MINIATURE, root, "--paradigms", "diffusion,next-token"), **environment)
 
 
 def kill(pid: int, number: signal.Signals) -> bool:
@@ -85,7 +89,7 @@ def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.
     elif kind == "second launcher":
         hit = len(launchers) < 3
         if hit:
-            launchers.append(start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1"))
+            launchers.append(begin(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1"))
     else:
         hit = damage(root, chance, kind == "checkpoint cut")
     return kind if hit else ""
@@ -118,7 +122,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def calm(folder: Path) -> pd.DataFrame:
-    process = start(folder)
+    process = begin(folder)
     _, said = process.communicate()
     assert process.returncode == 0, said
     return load_table(folder)[SAME]
@@ -131,7 +135,7 @@ def main(minutes: float, seed: int) -> int:
         deadline, number = time.monotonic() + 60 * minutes, 0
         while time.monotonic() < deadline:
             root, number = disk / str(number), number + 1
-            launchers = [start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1")]
+            launchers = [begin(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1")]
             while True:
                 time.sleep(chance.uniform(*PAUSE_SECONDS))
                 for launcher in [each for each in launchers if each.poll() is not None]:
@@ -141,7 +145,7 @@ def main(minutes: float, seed: int) -> int:
                 if complete and not launchers:
                     break
                 if not launchers:
-                    launchers.append(start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1"))
+                    launchers.append(begin(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1"))
                     continue
                 if time.monotonic() < deadline and (kind := inject(root, launchers, chance)):
                     injected[kind] += 1

@@ -228,7 +228,7 @@ class Undeclared(NextToken):
     [
         (Undeclared, ["reads is 'pixels'"]),
         (WrongShape, ["one value per image"]),
-        (NotDeterministic, ["same torch seed", "the loss of half a batch"]),
+        (NotDeterministic, ["same torch seed", "train() and eval()", "the loss of half a batch"]),
         (IgnoresGuidance, ["ignores guidance"]),
     ],
     ids=lambda v: v.__name__ if isinstance(v, type) else "",

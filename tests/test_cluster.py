@@ -1,8 +1,6 @@
 """A sweep on a real SLURM with two nodes: an array of trunks, a preemption with requeue, two nodes for one run, one table."""
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import MINIATURE, Outcome, bench, bench_process, sweep_of
+from installed import lacks
 from miniature import SAME
 from private_slurm import Slurm, UnavailableError
 
@@ -17,7 +17,7 @@ from bench.files import read_lines
 from bench.results.table import load_table
 from bench.sweep.slurm import parse_parameters
 
-HERE = Path(__file__).parent
+METHODS = ["diffusion", "next-token"]
 PATIENCE_SECONDS = 240.0
 
 
@@ -27,24 +27,19 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         with Slurm(tmp_path_factory.mktemp("slurm")) as running:
             yield running
     except UnavailableError as error:
-        pytest.skip(str(error))
+        lacks(str(error))
 
 
-def bench(slurm: Slurm, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**slurm.environment, "PARADIGM_BENCH_CHECKPOINT_SECONDS": "0.2"}
-    command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def sweep(slurm: Slurm, root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    common = ["sweep", "--experiment", str(HERE / "miniature.py"), "--results", str(root), "--paradigms", "diffusion,next-token"]
-    return bench(slurm, *common, *arguments)
+def ask(slurm: Slurm, *arguments: str | Path) -> Outcome:
+    """The command line where SLURM's commands are found."""
+    return bench_process(*arguments, **slurm.environment, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
 
 
 def submit(slurm: Slurm, root: Path, *arguments: str) -> str:
-    done = sweep(slurm, root, "--launcher", "slurm", "--slurm", "time=60 cpus_per_task=1 partition=low", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    where = ("--paradigms", ",".join(METHODS), "--launcher", "slurm", "--slurm", "time=60 cpus_per_task=1 partition=low")
+    done = ask(slurm, *sweep_of(MINIATURE, root, *where, *arguments))
+    assert done.status == 0, done.err
+    return done.err
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -58,14 +53,14 @@ def logs(root: Path) -> str:
     return "\n".join(path.read_text()[-1500:] for path in sorted((root / "slurm").rglob("*.err")))
 
 
-@pytest.fixture(scope="module")
-def local(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    root = tmp_path_factory.mktemp("local") / "results"
-    done = sweep(slurm, root)
-    assert done.returncode == 0, done.stderr
-    return load_table(root)
+@pytest.fixture
+def local(swept: Path) -> pd.DataFrame:
+    """The same runs, trained by local workers."""
+    frame = load_table(swept)
+    return frame[frame["method"].isin(METHODS)].reset_index(drop=True)
 
 
+@pytest.mark.slow
 def test_a_preempted_sweep_is_requeued_and_ends_as_the_local_one(slurm: Slurm, local: pd.DataFrame, tmp_path: Path) -> None:
     root = tmp_path / "results"
     script = tmp_path / "urgent.sh"
@@ -77,7 +72,7 @@ def test_a_preempted_sweep_is_requeued_and_ends_as_the_local_one(slurm: Slurm, l
     assert "nothing to submit: what is missing is in the queue" in submit(slurm, root)
     jobs = json.loads((root / "slurm" / "jobs.json").read_text())
     assert set(jobs) >= {"encoding", "report"}
-    states = [json.loads(line) for line in bench(slurm, "status", str(root), "--json").stdout.splitlines()]
+    states = [json.loads(line) for line in ask(slurm, "status", root, "--json").out.splitlines()]
     assert {state["status"] for state in states} == {"queued"}
 
     slurm.ask("scancel", first)
@@ -99,10 +94,10 @@ def test_a_preempted_sweep_is_requeued_and_ends_as_the_local_one(slurm: Slurm, l
     for folder in (root / "runs").iterdir():
         steps = [line["step"] for line in read_lines(folder / "metrics.jsonl")]
         assert steps == sorted(set(steps))
-    summary = bench(slurm, "status", str(root))
-    assert "4 runs: 4 done" in summary.stderr
+    assert "4 runs: 4 done" in bench("status", root).err
 
 
+@pytest.mark.slow
 def test_two_nodes_train_one_run_to_the_same_losses(slurm: Slurm, local: pd.DataFrame, tmp_path: Path) -> None:
     root = tmp_path / "results"
     submit(slurm, root, "--nodes", "2")
@@ -141,11 +136,11 @@ def test_parameters_are_pairs_with_a_time_limit() -> None:
         (["--micro-batch", "1"], "MICRO_BATCH=1 is too small"),
     ],
 )
-def test_wrong_divisions_are_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
-    command = [sys.executable, "-m", "bench", "sweep", "--experiment", str(HERE / "miniature.py"), *arguments]
-    environment = {**os.environ, "PATH": str(Path(sys.executable).parent)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_wrong_divisions_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    monkeypatch.chdir(tmp_path)
+    done = bench("sweep", "--experiment", MINIATURE, *arguments)
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
     assert not list(tmp_path.iterdir())

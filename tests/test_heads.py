@@ -16,7 +16,7 @@ from bench.backbone import BackboneConfig
 from bench.conditioning import Condition
 from bench.paradigm import TokenSpace
 from bench.registry import load
-from bench.testing import check_paradigm, shake
+from bench.testing import paradigm_checks, shake
 from paradigms.diffusion_loss import DiffusionLoss
 from paradigms.gaussian_diffusion import GaussianDiffusion, respaced_steps, signal_share
 from paradigms.heads import CrossEntropy, GaussianMixture, TokenHead, make_head
@@ -66,7 +66,7 @@ def distances(head: TokenHead, num: int = 4000) -> list[tuple[float, float]]:
     return found
 
 
-@pytest.mark.parametrize(("prediction", "clip"), [("noise", 4.0), ("velocity", None)])
+@pytest.mark.parametrize(("prediction", "clip"), [("noise", 4.0), pytest.param("velocity", None, marks=pytest.mark.slow)])
 def test_diffusion_loss_learns_a_conditional_mixture(prediction: str, clip: float | None) -> None:
     """Weights, means and deviations of the bimodal condition within .05; Wasserstein distance near the best achievable.
 
@@ -319,9 +319,24 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else ",".join(v))
-def test_every_variant_conforms(name: str, options: dict) -> None:
-    assert check_paradigm(load(name), **options) == []
+CHECKS = dict(paradigm_checks())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "check"),
+    [
+        pytest.param(
+            *(name, options, check),
+            id=f"{name}-{','.join(options)}-{check}",
+            marks=[pytest.mark.slow] if check == "leaks" and "order" not in options else [],
+        )
+        for name, options in VARIANTS
+        for check in CHECKS
+    ],
+)
+def test_every_variant_conforms(name: str, options: dict, check: str) -> None:
+    """An order decides what a loss may see, so its leaks are looked for every time; those of the rest by `make slow`."""
+    assert CHECKS[check](load(name), **options) == []
 
 
 @pytest.mark.parametrize("name", ["masked-token", "mar", "mar-discrete"])

@@ -29,6 +29,7 @@ from bench.results.table import load_table, save_frame
 from bench.tokenizers.pretrained import _from_checkpoint
 
 FACTOR = int(os.environ.get("HOSTILE_EXAMPLES", "1"))
+pytestmark = pytest.mark.hostile
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 WORDS = r"""- -- -1 0 nan inf 1e400 ../.. / ~ [] {} ' " $(x) *"""
 JUNK = st.one_of(TEXT, st.sampled_from(["", *WORDS.split()]))
