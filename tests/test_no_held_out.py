@@ -21,7 +21,7 @@ def test_no_held_out_captions_are_asked_for(tmp_path: Path) -> None:
     begin(plan, results, dataset)
     encode_latents(plan, results, dataset, Display(quiet=True))
     run_id = plan.runs[0].run.run_id
-    assert run_alone(results, [run_id], Display(quiet=True), train=True) == 0, results.record(run_id)
+    assert run_alone(results, [run_id], Display(quiet=True), train=True) == 0, results.run_folder(run_id).record
     row = finished_rows(build_table(results, plan.rows)).iloc[0]
     assert row["prompt_accuracy"] >= 0
     assert row.filter(like="heldout").isna().all()
