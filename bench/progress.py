@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +109,23 @@ def format_bytes(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} TB"
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """A number as figures, page and tables write it.
+
+    Whole numbers below 100,000 in full, others to so many significant digits: plain from 0.001 to 99,999, with an exponent
+    (2e11) elsewhere. Not finite is "none".
+    """
+    if not math.isfinite(value):
+        return "none"
+    if value == round(value) and abs(value) < 1e5:
+        return str(round(value))
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    rounded = float(f"{mantissa}e{exponent}")
+    if 1e-3 <= abs(rounded) < 1e5:
+        return f"{rounded:.{digits + 2}f}".rstrip("0").rstrip(".")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if "." in mantissa else f"{mantissa}e{int(exponent)}"
 
 
 def format_hours(hours: float) -> str:

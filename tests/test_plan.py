@@ -8,8 +8,9 @@ from bench.config.file import load_experiment
 from bench.config.run import Run, parse_budget
 from bench.data.open import open_data
 from bench.plan.machine import check_memory
-from bench.plan.plan import PLAN_COLUMNS, Plan, make_plan
+from bench.plan.plan import Plan, make_plan
 from bench.randomness import step_seed
+from bench.results.columns import PLAN_COLUMNS
 from bench.train.ema import power_function_exponent
 
 

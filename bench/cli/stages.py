@@ -55,20 +55,15 @@ def learning_rate_notes(experiment: Any) -> list[str]:
 
 def print_plan(made: Any, as_json: bool) -> None:
     """Show the plan as a table or as JSON lines."""
-    from bench.progress import format_bytes, format_hours
+    from bench.progress import format_bytes, format_hours, format_number
+    from bench.results.columns import ALL_COLUMNS
 
     frame = made.frame
     if as_json:
         print(frame.to_json(orient="records", lines=True), end="")
         return
-    shown = frame[
-        ["method", "width", "depth", "seed", "flops_budget", "num_params", "flops_per_image", "batch_size", "steps"]
-    ].copy()
-    shown["images"], shown["epochs"], shown["hours"] = frame["images_seen"], frame["epochs"], frame["hours"]
-    for name in ("flops_budget", "flops_per_image"):
-        shown[name] = shown[name].map("{:.3e}".format)
-    shown["hours"] = shown["hours"].map("{:.3g}".format)
-    print(shown.to_string(index=False))
+    numbers = {column.name: format_number for column in ALL_COLUMNS if column.printed and column.kind == "number"}
+    print(frame[[column.name for column in ALL_COLUMNS if column.printed]].to_string(index=False, formatters=numbers))
     repeated = int((frame["epochs"] > 4).sum())
     if repeated:
         print(f"{repeated} runs see each image more than 4 times: what they show is repetition as well as scale")

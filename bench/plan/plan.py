@@ -21,35 +21,13 @@ from bench.plan.machine import Machine, check_memory, device_memory, this_machin
 from bench.progress import format_hours
 from bench.randomness import micro_batches
 from bench.registry import load
+from bench.results.columns import PLAN_COLUMNS
 from bench.results.identity import Identity
 
 CALIBRATION_DEPTH = 2
 """Blocks that are timed: more of the same take as long each, and a large model would take minutes to build."""
 MIN_STEPS = 50
 """Fewer steps cannot meet the tolerance: the last one may miss by half a step."""
-PLAN_COLUMNS = (
-    "run_id",
-    "trunk_id",
-    "method",
-    "paradigm",
-    "tokenizer",
-    "width",
-    "depth",
-    "num_params",
-    "seed",
-    "learning_rate",
-    "flops_budget",
-    "flops_per_image",
-    "flops_per_image_causal",
-    "batch_size",
-    "steps",
-    "images_seen",
-    "epochs",
-    "hours",
-    "dtype",
-    "flop_rule",
-    "loss_unit",
-)
 
 
 @dataclass(frozen=True, kw_only=True)

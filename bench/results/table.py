@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.files import read_lines, write_text
-from bench.results.columns import COLUMNS, TEXT_COLUMNS
+from bench.results.columns import ALL_COLUMNS, COLUMNS, TEXT_COLUMNS
 from bench.results.folder import Results
 
 
@@ -45,7 +45,7 @@ def read_plan(results: Results) -> list[dict[str, Any]]:
 
 
 def load_table(folder: str | Path) -> pd.DataFrame:
-    """The results table of a folder as a DataFrame with the columns of COLUMNS.
+    """The results table of a folder as a DataFrame with the columns of COLUMNS; those newer than the table are empty.
 
     Raises:
         ValueError: when there is no table, it lacks columns, or one of them holds what it cannot.
@@ -54,26 +54,30 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"{path} does not exist; run `make sweep RESULTS={folder}` first")
     frame = read_frame(path)
-    lacking = [name for name in COLUMNS if name not in frame.columns]
+    needed = [column.name for column in ALL_COLUMNS if column.in_table and column.since == 1]
+    lacking = [name for name in needed if name not in frame.columns]
     if lacking:
         raise ValueError(f"{path} lacks the columns {', '.join(lacking)}; rebuild it with `paradigm-bench table {folder}`")
     if frame[["run_id", "method"]].isna().any(axis=None):
         raise ValueError(f"{path} has rows without run_id or method; rebuild it with `paradigm-bench table {folder}`")
-    return frame
+    return frame.reindex(columns=list(COLUMNS))
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """A table of COLUMNS, or some of them, from CSV: text where COLUMNS say so, `ema` true or false, all else numbers.
+    """A table of ALL_COLUMNS, or some of them, from CSV: each read as the kind that it is.
 
     Raises:
         ValueError: naming a column that holds something else.
     """
     frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
-    for name in frame.columns.difference(TEXT_COLUMNS):
-        truth = frame[name].dropna().isin([True, False]).all()
-        if name in COLUMNS and not (truth if name == "ema" else pd.api.types.is_numeric_dtype(frame[name])):
-            kind = "true or false" if name == "ema" else "numbers"
-            raise ValueError(f"{path}: column {name} must hold {kind}; restore the file, or derive it again")
+    for column in ALL_COLUMNS:
+        if column.name not in frame.columns or column.kind == "text":
+            continue
+        cells = frame[column.name]
+        held = cells.dropna().isin([True, False]).all() if column.kind == "truth" else pd.api.types.is_numeric_dtype(cells)
+        if not held:
+            kind = "true or false" if column.kind == "truth" else "numbers"
+            raise ValueError(f"{path}: column {column.name} must hold {kind}; restore the file, or derive it again")
     return frame
 
 
