@@ -20,7 +20,7 @@ from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.evaluate.latency import measure_speed
 from bench.evaluate.open import open_judge
-from bench.evaluate.sampler import SAMPLE_BATCH, Sampler, save_grid
+from bench.evaluate.sampler import GRID_IMAGES, SAMPLE_BATCH, Sampler, save_grid
 from bench.files import append_line
 from bench.flops.sampling import count_sampling
 from bench.model import build_meta
@@ -108,7 +108,8 @@ class Evaluator:
             )
             row |= {name: getattr(speed, name) for name in speed.__dataclass_fields__}
             row |= self.judge.held_out(lambda held_out: self._draw(sampler, held_out, setting, "test"))
-            save_grid(images, self.results.run_folder(sampler.run.run_id).samples)
+            shown, path = images[:GRID_IMAGES], self.results.run_folder(sampler.run.run_id).samples
+            save_grid(shown, path, self.judge.prompts(len(shown)), self.judge.obeyed(shown))
         return {**row, **self._ending(began)}
 
     def costs(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:

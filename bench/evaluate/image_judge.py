@@ -257,6 +257,16 @@ class ImageJudge(Judge):
             row["dinov2_network"] = self.dinov2.name
         return row
 
+    def prompts(self, num: int) -> list[str]:
+        asked, names = self._asked("test", num), self.dataset.class_names
+        return [str(one) if self.data.condition == "caption" else names[int(one)] for one in asked]
+
+    def obeyed(self, images: Tensor) -> np.ndarray | None:
+        if self.classifier is None:
+            return None
+        found: np.ndarray = self.classifier.classify(images).numpy() == np.array(self._asked("test", len(images)))
+        return found
+
     def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
         training, evaluation = self.dataset.training_set, self.dataset.evaluation_set
         start = self._test_images.num if training is evaluation else 0

@@ -75,6 +75,15 @@ class Judge(ABC):
         """How well images (n, 3, H, H) of the first n test conditions follow them."""
 
     @abstractmethod
+    def prompts(self, num: int) -> list[str]:
+        """The first num test conditions in words."""
+
+    @abstractmethod
+    def obeyed(self, images: Tensor) -> np.ndarray | None:
+        """Whether each image (n, 3, H, H) of the first n test conditions shows what was asked for, (n,); None when nothing can
+        tell."""
+
+    @abstractmethod
     def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
         """As many real images (n, 3, H, H) outside the reference, of the test conditions where there are some for them; None when
         there are too few. And what `ceiling` needs of them."""

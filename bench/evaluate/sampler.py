@@ -6,12 +6,14 @@ Letters: n images, M condition tokens.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bench.conditioning import Condition
@@ -78,14 +80,22 @@ class Sampler:
         return torch.cat(out)
 
 
-def save_grid(images: Tensor, path: Path) -> None:
-    """The first images (n, 3, H, H) in rows of 8, as PNG (never JPEG: its artifacts change what the verifier reads)."""
+def save_grid(images: Tensor, path: Path, prompts: Sequence[str] = (), obeyed: Sequence[bool] | None = None) -> None:
+    """The first images (n, 3, H, H) in rows of 8, as PNG (never JPEG: its artifacts change what the verifier reads).
+
+    What each image was asked to show, and whether it does, go into the file's text as JSON lists `prompts` and `obeyed`.
+    """
     shown = images[:GRID_IMAGES]
     factor = -(-GRID_SIDE // shown.shape[-1])
     shown = shown.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     rows = [torch.cat(list(row), dim=2) for row in shown.split(GRID_COLUMNS) if len(row) == GRID_COLUMNS]
+    text = PngInfo()
+    if prompts:
+        text.add_itxt("prompts", json.dumps(list(prompts[: len(shown)]), ensure_ascii=False))
+    if obeyed is not None:
+        text.add_itxt("obeyed", json.dumps([bool(verdict) for verdict in obeyed[: len(shown)]]))
     if rows:
-        Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path)
+        Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path, pnginfo=text)
 
 
 def load_sampler(folder: Path) -> tuple[Sampler, TokenizedData]:

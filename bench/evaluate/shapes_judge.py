@@ -139,6 +139,12 @@ class ShapesJudge(Judge):
             "verifier_probe_agreement": self._probe_agreement(images, ids, verdict),
         }
 
+    def prompts(self, num: int) -> list[str]:
+        return [self.world.caption_text(int(i)) for i in self.caption_ids("test", num)]
+
+    def obeyed(self, images: Tensor) -> np.ndarray:
+        return verify(self.world, images.numpy(), self.caption_ids("test", len(images))).exact
+
     def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Prompt accuracy on held-out captions: all of them, and those with one or two objects of a pair never trained on."""
         if self.settings.num_held_out == 0:

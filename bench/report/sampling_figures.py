@@ -1,81 +1,93 @@
-"""Quality against the cost of sampling, the sampler's options, and where its FLOPs go."""
+"""Quality against the cost of sampling, where its FLOPs go, and what averaging the weights gains."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from bench.analysis.comparison import Analysis
 from bench.analysis.laws import Array
+from bench.analysis.metrics import METRICS
+from bench.analysis.tuning import SETTING, setting_text, tried_rows
+from bench.progress import format_number
 from bench.report.style import (
+    COLORS,
+    GREY,
     TRAINING_AXIS,
+    Chart,
     add_legend,
     at_top_budget,
-    caption,
     finish_axes,
     legend_room,
     look,
     measured_columns,
+    name_rows,
     new_figure,
-    number,
+    protocol_line,
+    setting_of,
+    slug,
     uses_log_scale,
 )
 
-COSTS = {
-    "flops_per_sample": "FLOPs per sampled image, guidance included",
+SPEEDS = {
     "latency_ms_b1_p50": "latency at batch 1, median, ms",
     "images_per_s": "throughput at the best batch, images/s",
 }
 PARTS = {
     "flops_per_sample_backbone": "backbone",
     "flops_per_sample_head": "head and token embedding",
-    "flops_per_sample_text": "text",
+    "flops_per_sample_text": "condition",
     "flops_per_decode": "decoder",
 }
-SAMPLER_AXES = {
-    "guidance": "guidance scale",
-    "temperature": "sampling temperature",
-    "sampler_steps": "sampler steps",
-}
 
 
-def quality_against_cost(analysis: Analysis, name: str) -> Figure:
-    """Metric of the top-budget runs against the costs of sampling at the setting chosen for accuracy; lines join the methods that
-    no other beats on both axes."""
-    metric, methods = analysis.metric(name), analysis.methods
-    runs = analysis.rows("prompt_accuracy")
-    top = at_top_budget(runs)
-    figure = new_figure(11.5 + legend_room(methods), 3.8, caption(top))
-    costs = measured_columns(top, COSTS)
-    for axes, (column, text) in zip(figure.subplots(1, len(costs), sharey=True, squeeze=False)[0], costs.items(), strict=True):
-        for method in methods:
-            drawn, mine = look(method, methods), top[top["method"] == method]
-            axes.errorbar(
-                mine[column],
-                mine[name],
-                yerr=mine[metric.error],
-                ls="",
-                marker=drawn.marker,
-                color=drawn.color,
-                label=method,
-                capsize=2,
-            )
-        points = top.groupby("method")[[column, name]].mean().dropna()
-        front = pareto(points[column].to_numpy(), points[name].to_numpy(), column == "images_per_s", metric.higher_is_better)
-        axes.plot(points[column].to_numpy()[front], points[name].to_numpy()[front], color="#999999", lw=0.9, zorder=0)
-        axes.set_xscale("log")
-        axes.set_xlabel(text)
-        finish_axes(axes, label="", log=uses_log_scale(metric, top))
-    figure.axes[0].set_ylabel(metric.label)
-    add_legend(figure.axes[-1])
+def quality_against_flops(analysis: Analysis, name: str) -> Chart:
+    """Validation metric against FLOPs per sample at every sampler setting; a line joins what no other setting beats."""
+    rows = tried_rows(analysis, name)
+    said = "Top budget, best size, validation conditions: every sampler setting that was tried, as the mean over seeds"
+    said += " (filled) and each seed (pale)." if rows["seed"].nunique() > 1 else "."
+    return Chart(
+        name=slug(f"{name}-against-sampling-flops"),
+        title=f"{METRICS[name].label} against FLOPs per sample",
+        caption=said + " Each method's line joins its settings that no other of its settings beats in both cost and quality.",
+        draw=partial(_draw_flops, analysis, name),
+        missing="" if len(rows) else "no finished run has validation rows with this metric",
+    )
+
+
+def _draw_flops(analysis: Analysis, name: str) -> Figure:
+    metric, rows, methods = analysis.metric(name), tried_rows(analysis, name), analysis.methods
+    figure = new_figure(6.6 + legend_room(methods), 4.6, protocol_line(rows))
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    for method in methods:
+        drawn, mine = look(method, methods), rows[rows["method"] == method]
+        if mine.empty:
+            continue
+        cells = mine.groupby(SETTING, dropna=False)[["flops_per_sample", name]].mean()
+        cost, quality = cells["flops_per_sample"].to_numpy(float), cells[name].to_numpy(float)
+        style = {"ls": "", "marker": drawn.marker, "color": drawn.color}
+        axes.plot(mine["flops_per_sample"], mine[name], ms=3, alpha=0.35, gid=f"{method}: seeds", **style)
+        axes.plot(cost, quality, ms=5.5, gid=f"{method}: settings", **style)
+        front = pareto(cost, quality, higher_is_better=metric.higher_is_better)
+        axes.plot(cost[front], quality[front], color=drawn.color, ls=drawn.line, lw=1.2, gid=f"{method}: front")
+        axes.plot([], [], color=drawn.color, ls=drawn.line, marker=drawn.marker, label=method)
+    finish_axes(
+        axes,
+        x="FLOPs per sampled image, guidance included, decoder excluded",
+        y=f"{metric.label},\nvalidation conditions",
+        log_y=uses_log_scale(metric, rows[name]),
+    )
+    add_legend(axes)
     return figure
 
 
-def pareto(cost: Array, quality: Array, more_is_better: bool, higher_is_better: bool) -> list[int]:
+def pareto(cost: Array, quality: Array, *, higher_is_better: bool) -> list[int]:
     """Indices, by ascending cost, of the points (n,) that no other beats on both axes."""
-    x = -cost if more_is_better else cost
-    y = -quality if higher_is_better else quality
+    x, y = cost, -quality if higher_is_better else quality
     front = [
         i
         for i in range(len(x))
@@ -84,63 +96,138 @@ def pareto(cost: Array, quality: Array, more_is_better: bool, higher_is_better: 
     return sorted(front, key=lambda i: float(cost[i]))
 
 
-def sampler_curves(analysis: Analysis, name: str, axis: str) -> Figure:
-    """Validation metric of the top-budget runs against one option of the sampler, at the best of the other options tried."""
-    metric, frame = analysis.metric(name), analysis.frame
-    rows = frame[(frame["status"] == "done") & (frame["split"] == "validation") & frame[name].notna()]
-    rows = at_top_budget(rows)
-    figure = new_figure(6.0 + legend_room(analysis.methods), 4.2, caption(rows))
-    axes = figure.add_subplot()
-    keys = ["method", "width", "depth", "seed", axis]
-    grouped = rows.dropna(subset=[axis]).groupby(keys)[name]
-    curves = (grouped.max() if metric.higher_is_better else grouped.min()).reset_index().groupby(["method", axis])[name].mean()
-    for method in [m for m in analysis.methods if m in curves.index.get_level_values(0)]:
-        drawn, line = look(method, analysis.methods), curves[method]
-        axes.plot(line.index, line.values, color=drawn.color, marker=drawn.marker, ls=drawn.line, label=method)
-    axes.set_xlabel(SAMPLER_AXES[axis])
-    finish_axes(axes, label=f"{metric.label},\nvalidation conditions", log=uses_log_scale(metric, rows))
-    add_legend(axes)
+def with_speed(analysis: Analysis, name: str) -> pd.DataFrame:
+    """The top budget's best-size runs at the setting chosen for a metric, each with the speed of its weights at that cost.
+
+    Speed is measured at one setting per run. Temperature and the scale of guidance change no cost, so that it holds for every
+    setting with as many FLOPs per sample; other runs have none here.
+    """
+    runs, frame = at_top_budget(analysis.best_runs(name)), analysis.frame
+    columns, keys = list(SPEEDS), ["run_id", "flops_per_sample"]
+    measured = frame[frame["ema"].eq(True)].dropna(subset=columns)[[*keys, *columns]].drop_duplicates(keys)
+    return runs.drop(columns=columns).merge(measured, on=keys, how="inner")
+
+
+def quality_against_speed(analysis: Analysis, name: str) -> Chart:
+    """Test metric against latency and throughput at the setting chosen for the metric, a marker per seed."""
+    runs = at_top_budget(analysis.best_runs(name))
+    found = with_speed(analysis, name) if len(runs) else runs
+    said = f"Top budget, best size, a marker per training seed, {setting_of(METRICS[name], runs)}."
+    lost = len(runs) - len(found)
+    if lost:
+        said += f" {lost} of {len(runs)} runs are left out: their speed was measured at a setting of another cost only."
+    return Chart(
+        name=slug(f"{name}-against-speed"),
+        title=f"{METRICS[name].label} against latency and throughput",
+        caption=said,
+        draw=partial(_draw_speed, analysis, name),
+        missing="" if found["method"].nunique() > 1 else "fewer than two methods have a speed measured at these settings",
+    )
+
+
+def _draw_speed(analysis: Analysis, name: str) -> Figure:
+    metric, methods, runs = analysis.metric(name), analysis.methods, with_speed(analysis, name)
+    figure = new_figure(9.0 + legend_room(methods), 4.0, protocol_line(runs))
+    every = figure.subplots(1, len(SPEEDS), sharey=True)
+    for axes, (column, text) in zip(every, SPEEDS.items(), strict=True):
+        axes.set_xscale("log")
+        for method in methods:
+            drawn, mine = look(method, methods), runs[runs["method"] == method]
+            if len(mine):
+                axes.plot(
+                    mine[column], mine[name], ls="", marker=drawn.marker, color=drawn.color, label=method, gid=f"{method}: seeds"
+                )
+        label = metric.label if axes is every[0] else ""
+        finish_axes(axes, x=text, y=label, log_y=uses_log_scale(metric, runs[name]))
+    add_legend(every[-1])
     return figure
 
 
-def flops_by_part(analysis: Analysis) -> Figure:
-    """FLOPs of one sampled image at the top budget and the setting chosen for accuracy, stacked by part."""
-    runs, methods = analysis.best_runs("prompt_accuracy"), analysis.methods
-    top = at_top_budget(runs)
-    means = top.groupby("method")[list(PARTS)].mean().reindex(methods)
-    figure = new_figure(7.0, 1.6 + 0.45 * len(methods), caption(top))
+def flops_by_part(analysis: Analysis) -> Chart:
+    """FLOPs of one sampled image, stacked by part: a bar for each cost that the chosen settings of a method have."""
+    runs = at_top_budget(analysis.best_runs("prompt_accuracy"))
+    said = f"Top budget, best size, {setting_of(METRICS['prompt_accuracy'], runs)}."
+    return Chart(
+        name="sampling-flops-by-part",
+        title="FLOPs of one image by part",
+        caption=f"{said} Where the seeds chose settings of different costs, each has a bar.",
+        draw=partial(_draw_parts, analysis),
+        missing="" if measured_columns(runs, PARTS) else "no run has counted sampling FLOPs",
+    )
+
+
+def _draw_parts(analysis: Analysis) -> Figure:
+    runs = at_top_budget(analysis.best_runs("prompt_accuracy")).dropna(subset=list(PARTS), how="all")
+    bars: list[tuple[str, pd.Series]] = []
+    for method in analysis.methods:
+        mine = runs[runs["method"] == method]
+        for _, cell in mine.groupby("flops_per_sample"):
+            share = f" ({len(cell)} of {len(mine)} seeds)" if len(cell) < len(mine) else ""
+            bars.append((f"{method}\n{_cost_text(cell.iloc[0])}{share}", cell.iloc[0][list(PARTS)].astype(float).fillna(0)))
+    figure = new_figure(9.6, 1.0 + 0.46 * len(bars), protocol_line(runs))
     axes = figure.add_subplot()
-    left = np.zeros(len(methods))
-    for index, (column, text) in enumerate(PARTS.items()):
-        shade, hatch = str(0.15 + 0.22 * index), ("", "//", "..", "xx")[index]
-        axes.barh(methods, means[column], left=left, color=shade, hatch=hatch, edgecolor="white", lw=0.4, label=text)
-        left += means[column].fillna(0).to_numpy()
+    left = np.zeros(len(bars))
+    for (column, text), shade, hatch in zip(
+        PARTS.items(), (COLORS[0], COLORS[4], COLORS[3], COLORS[5]), ("", "//", "..", "xx"), strict=True
+    ):
+        widths = np.array([cell[column] for _, cell in bars])
+        axes.barh(
+            range(len(bars)), widths, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0.4, label=text, gid=column
+        )
+        left += widths
     for place, total in enumerate(left):
-        axes.annotate(f" {total:.2e}", (total, place), va="center", fontsize=7)
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set_xlabel("FLOPs per image, guidance included")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    finish_axes(axes)
+        axes.annotate(f" {format_number(total)}", (total, place), va="center", fontsize=7)
+    finish_axes(axes, x="FLOPs per image, guidance included")
+    axes.margins(x=0.12)
+    name_rows(axes, [text for text, _ in bars])
+    axes.tick_params(axis="y", labelsize=8)
     add_legend(axes, beside=True)
     return figure
 
 
-def averaging(analysis: Analysis) -> Figure:
-    """FID of raw over averaged weights of each run, at the setting chosen for accuracy; above 1 averaging helps."""
-    methods = analysis.methods
+def _cost_text(row: pd.Series) -> str:
+    """The part of a setting that decides its cost."""
+    guided = "" if pd.isna(row["guidance"]) else "no guidance" if row["guidance"] == 1 else "guided"
+    steps = setting_text(row[[axis for axis in ("sampler_steps", "sampler_options") if pd.notna(row[axis])]])
+    return ", ".join(text for text in (steps, guided) if text)
+
+
+def averaging(analysis: Analysis) -> Chart:
+    """Prompt accuracy of averaged weights less that of raw ones, run by run, at one setting."""
+    return Chart(
+        name="averaged-against-raw-weights",
+        title="What averaging the weights gains",
+        caption="A marker per run, every size and seed; both weights at the sampler setting that validation conditions chose for "
+        "prompt accuracy with averaged ones. Above zero averaging helps.",
+        draw=partial(_draw_averaging, analysis),
+        missing="" if len(_both_weights(analysis)) else "no run was sampled with raw weights too",
+    )
+
+
+def _both_weights(analysis: Analysis) -> pd.DataFrame:
     averaged, raw = analysis.rows("prompt_accuracy"), analysis.rows("prompt_accuracy", ema=False)
-    both = averaged.merge(raw[["run_id", "fid"]], on="run_id", suffixes=("", "_raw"))
-    figure = new_figure(6.0 + legend_room(methods), 4.0, caption(averaged))
+    return averaged.merge(raw[["run_id", "prompt_accuracy"]], on="run_id", suffixes=("", "_raw"))
+
+
+def _draw_averaging(analysis: Analysis) -> Figure:
+    methods, both = analysis.methods, _both_weights(analysis)
+    gain = both["prompt_accuracy"] - both["prompt_accuracy_raw"]
+    label = "accuracy of averaged less raw weights"
+    one = both["flops_budget"].nunique() == 1
+    room = 2.0 if one else legend_room(methods)
+    figure = new_figure(6.4 + room, 1.2 + 0.34 * len(methods) if one else 4.2, protocol_line(both))
     axes = figure.add_subplot()
-    axes.axhline(1, color="#777777", lw=0.8)
-    for method in methods:
-        drawn, mine = look(method, methods), both[both["method"] == method]
-        axes.plot(
-            mine["flops_budget"], mine["fid_raw"] / mine["fid"], ls="", marker=drawn.marker, color=drawn.color, label=method
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel(TRAINING_AXIS)
-    finish_axes(axes, label="FID of raw over averaged weights")
-    add_legend(axes)
+    for row, method in enumerate(methods):
+        drawn, mine = look(method, methods), both["method"] == method
+        x, y = (gain[mine], [row] * int(mine.sum())) if one else (both[mine]["flops_budget"], gain[mine])
+        axes.plot(x, y, ls="", marker=drawn.marker, color=drawn.color, alpha=0.8, label=method, gid=f"{method}: seeds")
+    if one:
+        axes.axvline(0, color=GREY, lw=0.8)
+        finish_axes(axes, x=label)
+        name_rows(axes, methods)
+    else:
+        axes.axhline(0, color=GREY, lw=0.8)
+        axes.set_xscale("log")
+        finish_axes(axes, x=TRAINING_AXIS, y=label)
+        add_legend(axes)
     return figure

@@ -1,9 +1,9 @@
-"""How every figure looks: one color, marker and line per method, ticks that people read, and a caption of the protocol."""
+"""How every figure looks: one color, marker and line per method, numbers written one way, and the protocol in small print."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +11,36 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bench.analysis.laws import Array
-from bench.analysis.metrics import ORDER, Metric
+from bench.analysis.metrics import METRICS, ORDER, Metric
+from bench.progress import format_number
+from bench.results.table import TUNED
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe & Ito 2008, distinct for color-blind readers."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), "-")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B0A50")
+"""Okabe & Ito 2008 with a dark red in place of the yellow, which white paper swallows."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
+GREY = "#777777"
 TRAINING_AXIS = "training FLOPs per run (forward + backward, 1 multiply-add = 2)"
 INSIDE_LEGEND = 5
 """Most entries that a legend inside the axes may have."""
+TICK_DIGITS = 6
+"""Of a tick: its value is round already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A figure that a table may allow: what it is called, what its reader should know, and how it is drawn."""
+
+    name: str
+    """Of its files, without the ending."""
+    title: str
+    caption: str = ""
+    draw: Callable[[], Figure]
+    missing: str = ""
+    """Why there is nothing to draw, as a sentence; empty when there is something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,56 +52,90 @@ class Look:
     line: str | tuple[int, tuple[int, ...]]
 
 
+def slug(name: str) -> str:
+    """A name as files and links write it."""
+    return name.replace("_", "-")
+
+
 def look(method: str, methods: Sequence[str]) -> Look:
-    """Built-ins keep theirs whichever methods a table holds; beyond eight methods colors return with another marker."""
+    """Built-ins keep theirs whichever methods a table holds; where colors return, marker and line differ."""
     others = [m for m in methods if m not in ORDER]
     index = ORDER.index(method) if method in ORDER else (len(ORDER) if len(methods) > len(others) else 0) + others.index(method)
-    return Look(COLORS[index % 8], MARKERS[(index + index // 8) % 8], LINES[index % 8])
+    return Look(COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)], LINES[index % len(LINES)])
 
 
-def number(value: float) -> str:
-    """A short label: plain between 0.001 and 9,999, with an exponent elsewhere."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.4g}"
-    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
-
-
-def _log_ticks(axis: Axis) -> None:
-    """Labels that do not run into each other: at 1, 2 and 5 of each decade, or each decade when there are many."""
-    low, high = axis.get_view_interval()
-    wide = low > 0 and np.log10(high / low) > 3
-    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+def _label_ticks(axis: Axis, scale: float = 1.0) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value * scale, TICK_DIGITS)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def finish_axes(axes: Axes, *, label: str = "", log: bool = False) -> None:
-    """Label the vertical axis, set its scale, and take away what is not data."""
-    axes.set_ylabel(label)
-    if log:
+def _finish_axis(axis: Axis, scale: float) -> None:
+    """Labels that do not run into each other: on a logarithmic axis 1, 2 and 5 of each decade, or each decade when many."""
+    if axis.get_scale() == "log":
+        low, high = axis.get_view_interval()
+        wide = low > 0 and np.log10(high / low) > 3
+        axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    _label_ticks(axis, scale)
+
+
+def finish_axes(axes: Axes, *, x: str = "", y: str = "", log_y: bool = False, x_scale: float = 1.0) -> None:
+    """Name the axes, set the vertical scale, write the ticks (times x_scale), and take away what is not data."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if log_y:
         axes.set_yscale("log")
-        _log_ticks(axes.yaxis)
-    if axes.get_xscale() == "log":
-        _log_ticks(axes.xaxis)
+    _finish_axis(axes.xaxis, x_scale)
+    _finish_axis(axes.yaxis, 1.0)
     axes.set_axisbelow(True)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def add_legend(axes: Axes, *, beside: bool = False) -> None:
-    """Inside where there are few methods, beside the axes where it would hide the data."""
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row of the axes for each name, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def few_ticks(axis: Axis, values: Iterable[float]) -> None:
+    """Ticks at the values that were tried, or at round numbers when there are many."""
+    tried = sorted(set(values))
+    if len(tried) <= 8:
+        axis.set_ticks(tried)
+        axis.set_ticks([], minor=True)
+    elif axis.get_scale() == "linear":
+        axis.set_major_locator(MaxNLocator(6))
+    _label_ticks(axis)
+
+
+def add_legend(axes: Axes, *, beside: bool = False, title: str = "") -> None:
+    """Inside where there are few entries, beside the axes where it would hide the data."""
     entries = len(axes.get_legend_handles_labels()[0])
     if not entries:
         return
     if beside or entries > INSIDE_LEGEND:
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title, title_fontsize=8)
     else:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=8)
 
 
 def legend_room(methods: Sequence[str]) -> float:
     """Inches that a legend beside the axes needs."""
-    return 3.0 if len(methods) > INSIDE_LEGEND else 0.0
+    return 0.6 + 0.075 * max(map(len, methods)) if len(methods) > INSIDE_LEGEND else 0.0
+
+
+def panels(names: Sequence[str], note: str, *, width: float = 3.1, height: float = 3.1) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each name, up to five in a line, on one vertical scale; the names stand above them."""
+    columns = min(len(names), 5)
+    lines = -(-len(names) // columns)
+    figure = new_figure(width * columns, height * lines + 0.4, note)
+    every = list(figure.subplots(lines, columns, sharey=True, squeeze=False).ravel())
+    for axes in every[len(names) :]:
+        axes.set_visible(False)
+    for axes, name in zip(every, names, strict=False):
+        axes.set_title(textwrap.fill(name, 26, break_long_words=False), fontsize=9)
+    return figure, every[: len(names)]
 
 
 def at_top_budget(rows: pd.DataFrame) -> pd.DataFrame:
@@ -96,25 +148,38 @@ def measured_columns(rows: pd.DataFrame, columns: dict[str, str]) -> dict[str, s
     return {column: text for column, text in columns.items() if rows[column].notna().any()}
 
 
-def caption(rows: pd.DataFrame) -> str:
-    """The protocol line under a figure: N, reference and network, how settings were chosen, seeds, device, protocol hash."""
+def setting_of(metric: Metric, rows: pd.DataFrame) -> str:
+    """In words: which sampler setting test rows of a metric were drawn at."""
+    chosen = [set(str(names).split()) for names in rows["tuned_for"]]
+    target = next((name for name in (metric.tuned_for, *TUNED) if all(name in names for names in chosen)), metric.tuned_for)
+    return f"at the sampler setting that validation conditions chose for {METRICS[target].label}"
+
+
+def protocol_line(rows: pd.DataFrame) -> str:
+    """Under a figure: N, reference and network, seeds, device, number format and protocol, as far as the rows name them."""
 
     def values(name: str) -> str:
-        found = sorted({str(int(v)) if isinstance(v, float) and v == int(v) else str(v) for v in rows[name].dropna()})
-        return ", ".join(found) or "none"
+        found = rows[name].dropna().unique()
+        return ", ".join(sorted({format_number(v) if isinstance(v, int | float | np.number) else str(v) for v in found}))
 
-    return (
-        f"N={values('num_samples')} generated, {values('num_reference')} real ({values('reference')}); features "
-        f"{values('fid_network')}; settings chosen on validation conditions; "
-        f"training seeds {values('seed')}; sampling seed {values('sample_seed')}; {values('device')}; {values('dtype')}; "
-        f"protocol {values('protocol')}"
+    parts = (
+        ("N = {} generated images", "num_samples"),
+        ("{} real images", "num_reference"),
+        ("reference {}", "reference"),
+        ("features {}", "fid_network"),
+        ("training seeds {}", "seed"),
+        ("sampling seed {}", "sample_seed"),
+        ("{}", "device"),
+        ("{}", "dtype"),
+        ("protocol {}", "protocol"),
     )
+    return "; ".join(text.format(found) for text, name in parts if (found := values(name)))
 
 
 def new_figure(width: float, height: float, note: str) -> Figure:
     """An empty figure, inches, with the protocol in small print below."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.supxlabel(textwrap.fill(note, round(width * 20)), fontsize=6.5, color="#555555")
+    figure.supxlabel(textwrap.fill(note, round(width * 20), break_on_hyphens=False), fontsize=6.5, color="#555555")
     return figure
 
 
@@ -123,6 +188,6 @@ def shown_values(metric: Metric, shortfall: Array) -> Array:
     return np.asarray(1 - shortfall) if metric.share else shortfall
 
 
-def uses_log_scale(metric: Metric, rows: pd.DataFrame) -> bool:
+def uses_log_scale(metric: Metric, values: pd.Series) -> bool:
     """Whether a metric is drawn on a logarithmic axis: distances are, unless one is not positive."""
-    return not metric.higher_is_better and bool((rows[metric.column] > 0).all())
+    return not metric.higher_is_better and bool((values > 0).all())

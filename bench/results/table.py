@@ -8,9 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench.files import read_lines, write_text
+from bench.files import read_json, read_lines, write_text
 from bench.results.columns import ALL_COLUMNS, COLUMNS, TEXT_COLUMNS
 from bench.results.folder import Results
+
+SEARCH_ENDING = "-learning-rates"
+"""Of the name of an experiment that searches another's learning rates."""
 
 
 def save_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -61,6 +64,23 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     if frame[["run_id", "method"]].isna().any(axis=None):
         raise ValueError(f"{path} has rows without run_id or method; rebuild it with `paradigm-bench table {folder}`")
     return frame.reindex(columns=list(COLUMNS))
+
+
+def load_search(results: Results) -> pd.DataFrame | None:
+    """The learning-rate search behind a sweep: the table of the folder beside it with its name, or its experiment's, and
+    -learning-rates; None when there is none.
+
+    Raises:
+        ValueError: when there is a folder whose table cannot be read.
+    """
+    names = [results.root.resolve().name]
+    if results.experiment.exists():
+        names.append(str(read_json(results.experiment).get("name", "")))
+    for name in names:
+        beside = Results(results.root.resolve().with_name(f"{name}{SEARCH_ENDING}"))
+        if beside.table.exists():
+            return load_table(beside.root)
+    return None
 
 
 def read_frame(path: Path) -> pd.DataFrame:

@@ -1,0 +1,155 @@
+"""How each method was tuned: what was tried, what was chosen, and which choice lies at the edge of what was tried.
+
+A choice at an edge says that the range was too narrow: the method might do better outside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.comparison import Analysis
+from bench.analysis.laws import Array
+from bench.analysis.metrics import METRICS, methods_of
+from bench.progress import format_number
+from bench.results.table import TUNED
+
+SETTING = ["guidance", "temperature", "sampler_steps", "sampler_options"]
+"""Columns of a sampler setting."""
+OPTIONS = {"guidance": "guidance", "temperature": "temperature", "sampler_steps": "sampler steps"}
+"""Its columns that hold numbers, in words."""
+NO_GUIDANCE = 1.0
+"""The natural end of guidance: less would steer away from the condition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateCurve:
+    """Validation metric of one method against its learning rates, each at the best of the same sampler settings."""
+
+    method: str
+    rates: Array
+    """(k,) ascending."""
+    values: Array
+    """(k,) mean over seeds."""
+    runs: pd.DataFrame
+    """One row per run: learning_rate, seed, value."""
+    best: float
+    """The rate with the best mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """A choice at the edge of what was tried."""
+
+    method: str
+    metric: str
+    option: str
+    value: float
+    tried: tuple[float, ...]
+    """Ascending."""
+    share: tuple[int, int]
+    """How many runs choose it, of how many."""
+
+    @property
+    def end(self) -> str:
+        """Which end of the range it is."""
+        return "lowest" if self.value == self.tried[0] else "highest"
+
+
+def setting_text(row: pd.Series) -> str:
+    """The columns of a sampler setting that a row has, in words."""
+    named = {name: row[name] for name in SETTING if name in row.index and pd.notna(row[name])}
+    return ", ".join(
+        str(value) if name == "sampler_options" else f"{OPTIONS[name]} {format_number(value)}" for name, value in named.items()
+    )
+
+
+def validation_rows(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Finished validation rows with a finite value of the metric, one per run and sampler setting."""
+    rows = frame[(frame["status"] == "done") & (frame["split"] == "validation")]
+    return rows[np.isfinite(rows[name].astype(float))]
+
+
+def tried_rows(analysis: Analysis, name: str) -> pd.DataFrame:
+    """Validation rows of each method's best-size runs at the top budget: what its setting was chosen from."""
+    best = analysis.best_runs(name)
+    top = best[best["flops_budget"] == best["flops_budget"].max()]
+    return validation_rows(analysis.frame, name).merge(top[["run_id"]], on="run_id")
+
+
+def rate_curves(search: pd.DataFrame, name: str) -> list[RateCurve]:
+    """A learning-rate search's curves for a metric, at its top budget and each method's smallest size."""
+    metric, rows = METRICS[name], validation_rows(search, name)
+    rows = rows[rows["flops_budget"] == rows["flops_budget"].max()]
+    found = []
+    for method in methods_of(rows):
+        mine = rows[rows["method"] == method]
+        mine = mine[mine["num_params"] == mine["num_params"].min()]
+        cells = mine.groupby(["learning_rate", "seed"])[name]
+        runs = (cells.max() if metric.higher_is_better else cells.min()).rename("value").reset_index()
+        means = runs.groupby("learning_rate")["value"].mean()
+        best = means.idxmax() if metric.higher_is_better else means.idxmin()
+        rates, values = means.index.to_numpy(float), means.to_numpy(float)
+        found.append(RateCurve(method=method, rates=rates, values=values, runs=runs, best=float(best)))
+    return found
+
+
+def rate_edges(search: pd.DataFrame, name: str) -> list[Edge]:
+    """Methods whose best learning rate for a metric is the lowest or the highest tried."""
+    return [
+        Edge(
+            method=curve.method,
+            metric=name,
+            option="learning rate",
+            value=curve.best,
+            tried=tuple(float(rate) for rate in curve.rates),
+            share=(len(curve.runs[curve.runs["learning_rate"] == curve.best]),) * 2,
+        )
+        for curve in rate_curves(search, name)
+        if curve.best in (curve.rates[0], curve.rates[-1])
+    ]
+
+
+def setting_edges(analysis: Analysis) -> list[Edge]:
+    """Sampler options for which at least half of a method's runs choose an end of the range, per metric chosen for."""
+    frame = analysis.frame
+    chosen = frame[(frame["status"] == "done") & (frame["split"] == "test") & frame["ema"].eq(True)]
+    tried = frame[(frame["status"] == "done") & (frame["split"] == "validation")]
+    found = []
+    for name in TUNED:
+        mine = chosen[[name in str(names).split() for names in chosen["tuned_for"]]]
+        for method in methods_of(mine):
+            runs, grid = mine[mine["method"] == method], tried[tried["method"] == method]
+            for option in OPTIONS:
+                values = tuple(sorted(float(value) for value in grid[option].dropna().unique()))
+                if len(values) < 2:
+                    continue
+                ends = [end for end in (values[0], values[-1]) if (option, end) != ("guidance", NO_GUIDANCE)]
+                for end in ends:
+                    share = (int((runs[option] == end).sum()), len(runs))
+                    if 2 * share[0] >= share[1]:
+                        edge = Edge(method=method, metric=name, option=OPTIONS[option], value=end, tried=values, share=share)
+                        found.append(edge)
+    return found
+
+
+def settings_tried(frame: pd.DataFrame) -> dict[str, int]:
+    """How many sampler settings each method's runs were tried at on validation conditions."""
+    rows = frame[(frame["status"] == "done") & (frame["split"] == "validation")]
+    counts = rows.groupby(["method", "run_id"]).size().groupby("method").max()
+    return {method: int(counts[method]) for method in methods_of(rows)}
+
+
+def rates_tried(search: pd.DataFrame) -> dict[str, int]:
+    """How many learning rates each method was tried at."""
+    rows = search[search["status"] == "done"]
+    counts = rows.groupby("method")["learning_rate"].nunique()
+    return {method: int(counts[method]) for method in methods_of(rows)}
+
+
+def rates_used(analysis: Analysis) -> dict[str, float]:
+    """The learning rate of each method's smallest size."""
+    rows = analysis.frame.sort_values("num_params", kind="stable")
+    return {method: float(rows[rows["method"] == method]["learning_rate"].iloc[0]) for method in analysis.methods}

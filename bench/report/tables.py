@@ -1,0 +1,135 @@
+"""What the page writes as tables and lists: fits, tuning, runs, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.comparison import Analysis
+from bench.analysis.metrics import METRICS
+from bench.analysis.scaling import Interval, ScalingFit
+from bench.analysis.surfaces import SurfaceFit
+from bench.analysis.tuning import Edge, rate_curves, rate_edges, rates_tried, rates_used, setting_edges, settings_tried
+from bench.progress import format_number
+from bench.report.figures import MAIN
+
+FIT_COLUMNS = (
+    "metric",
+    "method",
+    "exponent [95 %]",
+    "offset [95 %]",
+    "pure exponent",
+    "AICc prefers",
+    "held-out error with / without offset",
+    "seed noise",
+    "remark",
+)
+SURFACE_COLUMNS = ("metric", "method", "alpha of N [95 %]", "beta of D [95 %]", "offset [95 %]", "best N grows as C^a [95 %]")
+EDGE_COLUMNS = ("method", "option", "chosen for", "choice", "tried", "runs")
+PROVENANCE = """
+protocol flop_rule tokenizer reference fid_network prompt_judge clip_checkpoint dinov2_network num_samples num_reference
+sample_seed seed dtype device num_threads git_sha
+""".split()
+
+
+def interval_text(found: Interval) -> str:
+    """An estimate with its interval."""
+    return f"{format_number(found.value)} [{format_number(found.low)}, {format_number(found.high)}]"
+
+
+def fit_row(name: str, fit: ScalingFit) -> list[str]:
+    """A fit as FIT_COLUMNS."""
+    assert fit.pure is not None
+    return [
+        METRICS[name].label,
+        fit.method,
+        interval_text(fit.exponent),
+        interval_text(fit.offset),
+        format_number(fit.pure.exponents[0]),
+        "with offset" if fit.prefers_offset else "without",
+        f"{fit.held_out_error:.1%} / {fit.held_out_error_pure:.1%}",
+        f"{fit.seed_noise:.1%}",
+        "held-out error below twice the seed noise" if fit.extrapolates else "extrapolation not supported",
+    ]
+
+
+def surface_row(name: str, fit: SurfaceFit) -> list[str]:
+    """A surface as SURFACE_COLUMNS."""
+    alpha, beta, offset = (fit.interval(lambda p, i=i: p[:, i]) for i in (2, 3, 4))  # type: ignore[misc]
+    found = (alpha, beta, offset.map(math.exp), fit.allocation)
+    return [METRICS[name].label, fit.method, *(interval_text(each) for each in found)]
+
+
+def reasons(found: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Each reason once, with what it holds for: of (topic, member, reason), "topic (members); topic (members): reason"."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for topic, member, reason in found:
+        if reason:
+            groups.setdefault(reason, {}).setdefault(topic, []).append(member)
+    return [
+        "; ".join(f"{topic} ({', '.join(members)})" for topic, members in topics.items()) + f": {reason}"
+        for reason, topics in groups.items()
+    ]
+
+
+def run_cell(value: Any) -> dict[str, Any]:
+    """A cell of the run table: what is shown, and what it sorts by."""
+    if pd.isna(value):
+        return {"text": "", "value": "", "number": False}
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"text": format_number(value) if number else str(value), "value": value, "number": number}
+
+
+def provenance(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """What every number rests on, from the table's own columns."""
+    found = [(name, sorted({run_cell(v)["text"] for v in frame[name].dropna().tolist()})) for name in PROVENANCE]
+    spent = frame.drop_duplicates("run_id")
+    stamps = frame["timestamp"].dropna()
+    tuning = frame.drop_duplicates(["run_id", "tuning_flops"])["tuning_flops"].sum()
+    totals = [
+        ("training FLOPs, all runs", format_number(spent["flops_spent"].sum())),
+        ("sampler tuning FLOPs, all runs", format_number(tuning)),
+        ("evaluated", f"{stamps.min()} to {stamps.max()}" if len(stamps) else ""),
+    ]
+    return [(name, ", ".join(values)) for name, values in found if values] + totals
+
+
+def counts_text(what: str, counts: dict[str, int]) -> str:
+    """How many were tried, and whether every method had as many."""
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values()))} {what} for every method."
+    listed = ", ".join(f"{method} {count}" for method, count in counts.items())
+    return f"Unequal numbers of {what}: {listed}. Methods with more had more chances."
+
+
+def edge_row(edge: Edge) -> list[str]:
+    """An edge as EDGE_COLUMNS."""
+    tried = ", ".join(format_number(value) for value in edge.tried)
+    choice = f"{format_number(edge.value)}, the {edge.end} of {len(edge.tried)}"
+    return [edge.method, edge.option, METRICS[edge.metric].label, choice, tried, f"{edge.share[0]} of {edge.share[1]}"]
+
+
+def tuning(analysis: Analysis, search: pd.DataFrame | None) -> dict[str, Any]:
+    """The tuning section: equal counts, the best rate per criterion beside the rate used, and choices at an edge."""
+    counts = [counts_text("sampler settings tried", found)] if (found := settings_tried(analysis.frame)) else []
+    rates: list[list[str]] = []
+    criteria: list[str] = []
+    edges = setting_edges(analysis)
+    if search is not None:
+        counts.append(counts_text("learning rates tried", rates_tried(search)))
+        criteria = [name for name in MAIN if search[name].notna().any()]
+        best = {name: {curve.method: curve.best for curve in rate_curves(search, name)} for name in criteria}
+        for method, used in rates_used(analysis).items():
+            found_rates = [format_number(best[name][method]) if method in best[name] else "" for name in criteria]
+            rates.append([method, format_number(used), *found_rates])
+        edges = [edge for name in criteria for edge in rate_edges(search, name)] + edges
+    return {
+        "counts": counts,
+        "rate_columns": ["method", "used at the smallest size", *(f"best for {METRICS[name].label}" for name in criteria)],
+        "rates": rates,
+        "edge_columns": EDGE_COLUMNS,
+        "edges": [edge_row(edge) for edge in edges],
+    }
