@@ -1,9 +1,13 @@
 """A results table with known laws: FID(C, N) with a best size per budget, prompt accuracies, costs, seeds and noise."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from bench.results.columns import COLUMNS
+from bench.results.folder import Results
 
 LAWS = {  # offset, value at 1e17 FLOPs less the offset, exponent
     "diffusion": (0.5, 20.0, 0.50),
@@ -83,3 +87,11 @@ def table(
                     if raw:
                         rows.append({**common, **quality, **parts, "ema": False, "fid": fid * AVERAGING_GAIN[method] * other})
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def write(folder: Path, frame: pd.DataFrame) -> Results:
+    """A results folder with the table alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(folder / "table.csv", index=False)
+    (folder / "experiment.json").write_text(json.dumps({"name": "synthetic", "budget": 3e19, "runs": {}}))
+    return Results(folder)

@@ -1,45 +1,18 @@
-"""From table to verdict on tables with known laws: fits, claims, figures, and the page in a browser."""
-
-import json
-import re
-import shutil
-import subprocess
-from pathlib import Path
+"""From table to verdict on tables with known laws: fits and claims."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import synthetic
-from matplotlib.figure import Figure
 
 from bench.analysis.claims import judge, summary
 from bench.analysis.comparison import Analysis, analyse, difference
-from bench.report import figures
-from bench.report.page import write_report
-from bench.results.columns import COLUMNS, column_dictionary
-from bench.results.folder import Results
-from bench.results.table import load_table
 
 BUDGETS = np.logspace(17, 19.5, 6)
-
-
-def write(folder: Path, frame: pd.DataFrame) -> Results:
-    folder.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(folder / "table.csv", index=False)
-    (folder / "experiment.json").write_text(json.dumps({"name": "synthetic", "budget": 3e19, "runs": {}}))
-    return Results(folder)
 
 
 @pytest.fixture(scope="module")
 def analysis() -> Analysis:
     return analyse(synthetic.table(BUDGETS), num_draws=300)
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    results = write(tmp_path_factory.mktemp("report"), synthetic.table(BUDGETS))
-    write_report(results)
-    return results
 
 
 def test_exponents_and_offsets_are_recovered(analysis: Analysis) -> None:
@@ -121,152 +94,3 @@ def test_the_default_ladder_gives_a_sentence_and_no_exponent() -> None:
     found = analyse(synthetic.table(np.logspace(11, 12, 3), num_sizes=2, num_seeds=1))
     assert all(fit.law is None for fit in found.fits("fid").values())
     assert "no exponent: a fit needs 6 budgets (there are 3)" in summary(found)
-
-
-def test_figures_are_not_empty(report: Results) -> None:
-    from PIL import Image
-
-    pictures = sorted(report.figures.glob("*.png"))
-    assert {p.stem for p in pictures} >= {
-        "fid-against-training-flops",
-        "kid-against-training-flops",
-        "prompt-accuracy-against-training-flops",
-        "isoflop-fid",
-        "best-sizes-fid",
-        "fid-against-sampling-cost",
-        "seen-against-held-out",
-        "attributes",
-        "sampling-flops-by-part",
-        "averaged-against-raw-weights",
-    }
-    for path in pictures:
-        assert path.with_suffix(".svg").exists()
-        with Image.open(path) as image:
-            colors = image.convert("RGB").getcolors(maxcolors=1 << 24)
-        assert colors is not None
-        assert len(colors) > 20
-
-
-def test_equal_tables_give_equal_files(report: Results, tmp_path: Path) -> None:
-    again = write(tmp_path / "again", synthetic.table(BUDGETS))
-    write_report(again)
-    for path in sorted(report.figures.iterdir()):
-        assert path.read_bytes() == (again.figures / path.name).read_bytes(), path.name
-    assert (report.root / "report.html").read_text() == (again.root / "report.html").read_text()
-
-
-def test_every_axis_is_named(analysis: Analysis) -> None:
-    for name, draw in figures.all_figures(analysis).items():
-        figure = draw()
-        assert isinstance(figure, Figure)
-        axes = [a for a in figure.axes if a.get_visible()]
-        assert any(a.get_ylabel() for a in axes) or name == "sampling-flops-by-part", name
-        assert any(a.get_xlabel() for a in axes) or name == "attributes", name
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda f: f.assign(fid=np.where(f["method"] == "mar", np.nan, f["fid"])), "finished runs have no fid"),
-        (lambda f: f[f["flops_budget"] == f["flops_budget"].max()], "one budget only"),
-        (lambda f: f.assign(status="failed", error="out of memory"), "no finished run on test captions"),
-        (lambda f: f.assign(protocol=np.where(f["seed"] == 2, "q", "p")), "rows of other protocols (q) are left out"),
-    ],
-    ids=["nan", "one-budget", "all-failed", "protocols"],
-)
-def test_poor_tables_say_so_and_draw_what_is_left(change, said: str, tmp_path: Path) -> None:
-    results = write(tmp_path, change(synthetic.table(BUDGETS, num_sizes=2, raw=False)))
-    found = write_report(results)
-    assert any(said in note for note in found.notes)
-    assert all("\n" not in note for note in found.notes)
-    page = (tmp_path / "report.html").read_text()
-    assert said.split("(")[0].strip() in page
-    if found.methods:
-        assert (results.figures / "prompt-accuracy-against-training-flops.png").exists()
-
-
-def test_missing_columns_are_one_line(tmp_path: Path) -> None:
-    results = write(tmp_path, synthetic.table(BUDGETS).drop(columns=["fid", "kid"]))
-    with pytest.raises(ValueError, match=r"lacks the columns fid, kid; rebuild it with"):
-        write_report(results)
-
-
-HOSTILE = '<script>document.title="taken"</script>"><img src=x onerror=alert(1)>'
-
-
-def test_text_of_the_table_cannot_run(tmp_path: Path) -> None:
-    frame = synthetic.table(BUDGETS, num_sizes=2, raw=False)
-    frame["method"] = frame["method"].replace({"mar": HOSTILE})
-    frame["error"] = HOSTILE
-    page = (write_report(write(tmp_path, frame)) and (tmp_path / "report.html").read_text()) or ""
-    assert "<script>document" not in page
-    assert "<img src=x" not in page
-    assert "&lt;script&gt;document" in page
-
-
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-PROBE = """
-<script>
-window.problems = [];
-window.addEventListener("error", event => window.problems.push(event.message));
-const show = (name, value) => {
-  const p = document.createElement("p");
-  p.id = name;
-  p.textContent = value;
-  document.body.append(p);
-};
-window.addEventListener("load", () => {
-  const column = [...document.querySelectorAll("#runs th")].findIndex(h => h.textContent.trim() === "fid");
-  const values = () => [...document.querySelectorAll("#runs tbody tr")].map(r => r.cells[column].dataset.value).join(" ");
-  const button = document.querySelectorAll("#runs th button")[column];
-  button.focus();
-  show("focused", document.activeElement === button);
-  button.click(); show("ascending", values());
-  button.click(); show("descending", values());
-  show("sorted", document.querySelectorAll("#runs th")[column].getAttribute("aria-sort"));
-  show("overflow", document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  show("broken", [...document.images].filter(image => !image.complete || !image.naturalWidth).length);
-  show("problems", window.problems.join("; "));
-});
-</script>
-"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desktop", "phone"])
-def test_the_page_in_a_browser(report: Results, width: int, height: int, tmp_path: Path) -> None:
-    """Opens, sorts by a click on a focusable header, overflows at no width, logs no error and fetches nothing."""
-    page = (report.root / "report.html").read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
-    probed = tmp_path / "page.html"
-    probed.write_text(page.replace("</body>", PROBE + "</body>"))
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},{height}", "--dump-dom"]
-    command += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run([*command, probed.as_uri()], capture_output=True, text=True, check=True, timeout=120)
-    found = dict(re.findall(r'<p id="(\w+)">([^<]*)</p>', done.stdout))
-    ascending = [float(v) for v in found["ascending"].split()]
-    assert len(ascending) == 360
-    assert ascending == sorted(ascending)
-    assert [float(v) for v in found["descending"].split()] == ascending[::-1]
-    assert (found["sorted"], found["focused"], found["broken"], found["problems"]) == ("descending", "true", "0", "")
-    assert int(found["overflow"]) <= 0
-    assert "CONSOLE" not in done.stderr
-
-
-def test_the_column_dictionary_is_current() -> None:
-    """Regenerate it with: python -c "from bench.results import column_dictionary as d; print(d(), end='')" > docs/columns.md"""
-    assert (Path(__file__).parent.parent / "docs" / "columns.md").read_text() == column_dictionary()
-
-
-def test_columns_are_documented_on_the_page(report: Results) -> None:
-    page = (report.root / "report.html").read_text()
-    assert all(f"<dt>{name}</dt>" in page for name in COLUMNS)
-
-
-def test_hashes_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
-    """A protocol of digits and one e is no float; found when one was read as infinity."""
-    frame = synthetic.table(BUDGETS).assign(protocol="12e34567", git_sha="000000123456")
-    frame.to_csv(tmp_path / "table.csv", index=False)
-    found = load_table(tmp_path)
-    assert set(found["protocol"]) == {"12e34567"}
-    assert set(found["git_sha"]) == {"000000123456"}

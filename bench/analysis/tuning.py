@@ -5,7 +5,9 @@ A choice at an edge says that the range was too narrow: the method might do bett
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,9 +63,16 @@ class Edge:
 def setting_text(row: pd.Series) -> str:
     """The columns of a sampler setting that a row has, in words."""
     named = {name: row[name] for name in SETTING if name in row.index and pd.notna(row[name])}
-    return ", ".join(
-        str(value) if name == "sampler_options" else f"{OPTIONS[name]} {format_number(value)}" for name, value in named.items()
-    )
+    texts = [f"{OPTIONS[name]} {format_number(value)}" for name, value in named.items() if name in OPTIONS]
+    return ", ".join(texts + _option_texts(json.loads(named.get("sampler_options", "{}"))))
+
+
+def _option_texts(options: dict[str, Any], prefix: str = "") -> list[str]:
+    """Options of a sampler and of what it holds, such as "head_options steps 5"."""
+    found = []
+    for name, value in options.items():
+        found += _option_texts(value, f"{prefix}{name} ") if isinstance(value, dict) else [f"{prefix}{name} {value}"]
+    return found
 
 
 def validation_rows(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -149,7 +158,11 @@ def rates_tried(search: pd.DataFrame) -> dict[str, int]:
     return {method: int(counts[method]) for method in methods_of(rows)}
 
 
-def rates_used(analysis: Analysis) -> dict[str, float]:
-    """The learning rate of each method's smallest size."""
-    rows = analysis.frame.sort_values("num_params", kind="stable")
-    return {method: float(rows[rows["method"] == method]["learning_rate"].iloc[0]) for method in analysis.methods}
+def rates_used(analysis: Analysis, name: str) -> dict[str, list[float]]:
+    """The learning rates of each method's smallest size in the rows of a metric, ascending."""
+    rows = analysis.rows(name)
+    smallest = rows[rows["num_params"] == rows.groupby("method")["num_params"].transform("min")]
+    return {
+        str(method): sorted(float(rate) for rate in rates.unique())
+        for method, rates in smallest.groupby("method")["learning_rate"]
+    }

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from bench.analysis import claims
 from bench.analysis.comparison import Analysis, analyse
-from bench.analysis.metrics import FITTED
+from bench.analysis.metrics import FITTED, METRICS
 from bench.files import read_json, write_text
 from bench.progress import format_number
 from bench.report import tables
@@ -119,10 +119,10 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[
         "notes": analysis.notes,
         "claims": claims.judge(analysis) if analysis.methods else [],
         "fits": [tables.fit_row(name, fit) for name, fit in fitted if fit.law is not None],
-        "fits_missing": tables.reasons((name, fit.method, fit.missing) for name, fit in fitted),
+        "fits_missing": tables.reasons((METRICS[name].label, fit.method, fit.missing) for name, fit in fitted),
         "fit_columns": tables.FIT_COLUMNS,
         "surfaces": [tables.surface_row(name, fit) for name, fit in surfaces if fit.law is not None],
-        "surfaces_missing": tables.reasons((name, fit.method, fit.missing) for name, fit in surfaces),
+        "surfaces_missing": tables.reasons((METRICS[name].label, fit.method, fit.missing) for name, fit in surfaces),
         "surface_columns": tables.SURFACE_COLUMNS,
         "num_draws": analysis.num_draws,
         "crossings": [f"{analysis.metric(name).label}: {found}" for name in FITTED for found in analysis.crossings(name)],

@@ -21,6 +21,7 @@ from bench.report.style import (
     add_legend,
     at_top_budget,
     finish_axes,
+    heading,
     legend_room,
     look,
     measured_columns,
@@ -47,12 +48,13 @@ PARTS = {
 def quality_against_flops(analysis: Analysis, name: str) -> Chart:
     """Validation metric against FLOPs per sample at every sampler setting; a line joins what no other setting beats."""
     rows = tried_rows(analysis, name)
-    said = "Top budget, best size, validation conditions: every sampler setting that was tried, as the mean over seeds"
-    said += " (filled) and each seed (pale)." if rows["seed"].nunique() > 1 else "."
+    said = "Top budget, best size, validation conditions. Filled and joined: each method's settings that no other of its settings"
+    said += " beats in both cost and quality"
+    said += ", as means over seeds (small markers: their single runs)." if rows["seed"].nunique() > 1 else "."
     return Chart(
         name=slug(f"{name}-against-sampling-flops"),
-        title=f"{METRICS[name].label} against FLOPs per sample",
-        caption=said + " Each method's line joins its settings that no other of its settings beats in both cost and quality.",
+        title=heading(f"{METRICS[name].label} against FLOPs per sample"),
+        caption=said + " Hollow: the other settings that were tried.",
         draw=partial(_draw_flops, analysis, name),
         missing="" if len(rows) else "no finished run has validation rows with this metric",
     )
@@ -67,14 +69,14 @@ def _draw_flops(analysis: Analysis, name: str) -> Figure:
         drawn, mine = look(method, methods), rows[rows["method"] == method]
         if mine.empty:
             continue
-        cells = mine.groupby(SETTING, dropna=False)[["flops_per_sample", name]].mean()
-        cost, quality = cells["flops_per_sample"].to_numpy(float), cells[name].to_numpy(float)
-        style = {"ls": "", "marker": drawn.marker, "color": drawn.color}
-        axes.plot(mine["flops_per_sample"], mine[name], ms=3, alpha=0.35, gid=f"{method}: seeds", **style)
-        axes.plot(cost, quality, ms=5.5, gid=f"{method}: settings", **style)
+        groups = [group for _, group in mine.groupby(SETTING, dropna=False)]
+        cost = np.array([group["flops_per_sample"].mean() for group in groups])
+        quality = np.array([group[name].mean() for group in groups])
         front = pareto(cost, quality, higher_is_better=metric.higher_is_better)
-        axes.plot(cost[front], quality[front], color=drawn.color, ls=drawn.line, lw=1.2, gid=f"{method}: front")
-        axes.plot([], [], color=drawn.color, ls=drawn.line, marker=drawn.marker, label=method)
+        seeds, style = pd.concat([groups[i] for i in front]), {"marker": drawn.marker, "color": drawn.color}
+        axes.plot(cost, quality, ms=4.5, ls="", alpha=0.5, mfc="none", gid=f"{method}: settings", **style)
+        axes.plot(seeds["flops_per_sample"], seeds[name], ms=3, ls="", alpha=0.45, gid=f"{method}: seeds", **style)
+        axes.plot(cost[front], quality[front], ms=6.5, lw=1.2, ls=drawn.line, label=method, gid=f"{method}: front", **style)
     finish_axes(
         axes,
         x="FLOPs per sampled image, guidance included, decoder excluded",
@@ -118,7 +120,7 @@ def quality_against_speed(analysis: Analysis, name: str) -> Chart:
         said += f" {lost} of {len(runs)} runs are left out: their speed was measured at a setting of another cost only."
     return Chart(
         name=slug(f"{name}-against-speed"),
-        title=f"{METRICS[name].label} against latency and throughput",
+        title=heading(f"{METRICS[name].label} against latency and throughput"),
         caption=said,
         draw=partial(_draw_speed, analysis, name),
         missing="" if found["method"].nunique() > 1 else "fewer than two methods have a speed measured at these settings",

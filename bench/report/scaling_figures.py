@@ -20,7 +20,9 @@ from bench.report.style import (
     Look,
     add_legend,
     at_top_budget,
+    autoencoder_text,
     finish_axes,
+    heading,
     legend_room,
     look,
     name_rows,
@@ -48,10 +50,10 @@ def quality_against_training(analysis: Analysis, name: str) -> Chart:
     if fits:
         said.append("Curves: the fitted law with its 95 % band, dotted beyond the data; below, the residuals of its runs.")
     if len(_limits(rows, name)):
-        said.append("Dotted horizontal lines: what the autoencoder itself reaches.")
+        said.append("Dotted: what the autoencoder itself reaches.")
     return Chart(
         name=slug(f"{name}-against-training-flops"),
-        title=f"{METRICS[name].label} against training FLOPs",
+        title=heading(f"{METRICS[name].label} against training FLOPs"),
         caption=" ".join(said),
         draw=partial(_draw_training, analysis, name),
         missing="one budget has no curve" if rows["flops_budget"].nunique() < 2 else "",
@@ -90,7 +92,9 @@ def _draw_training(analysis: Analysis, name: str) -> Figure:
         )
         if fit and below is not None:
             _draw_fit(axes, below, fit, metric, drawn)
-    _draw_limits(axes, rows, name)
+    limits = _limits(rows, name)
+    for index, value in enumerate(limits):
+        axes.axhline(value, color=GREY, ls=":", lw=0.9, gid="limit", label="" if index else autoencoder_text(limits))
     finish_axes(axes, x="" if fits else TRAINING_AXIS, y=metric.label, log_y=uses_log_scale(metric, rows[name]))
     add_legend(axes)
     if below is not None:
@@ -134,15 +138,6 @@ def _limits(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows.dropna(subset=[LIMITS[name]]).groupby("tokenizer")[LIMITS[name]].first()
 
 
-def _draw_limits(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    for index, (tokenizer, value) in enumerate(_limits(rows, name).items()):
-        axes.axhline(value, color=GREY, ls=":", lw=0.9, gid=f"limit: {tokenizer}")
-        kind = str(tokenizer).split("@")[0].removeprefix("autoencoder-").upper()
-        place, align = ((0.02, "left"), (0.98, "right"))[index % 2]
-        text = f"{kind} autoencoder {format_number(value)}"
-        axes.annotate(text, (place, value), xycoords=("axes fraction", "data"), fontsize=7, ha=align, va="top", color="#444444")
-
-
 def quality_by_method(analysis: Analysis, name: str) -> Chart:
     """Metric of each method at the one budget of a table: every seed, and the mean."""
     rows, best = analysis.rows(name), analysis.best_runs(name)
@@ -150,10 +145,10 @@ def quality_by_method(analysis: Analysis, name: str) -> Chart:
     said += f", and each seed's run (points), {setting_of(METRICS[name], rows)}."
     limits = _limits(at_top_budget(rows), name)
     if len(limits):
-        said += " Dotted lines: what the autoencoder itself reaches."
+        said += " Dotted: what the autoencoder itself reaches."
     return Chart(
         name=slug(f"{name}-by-method"),
-        title=f"{METRICS[name].label} by method",
+        title=heading(f"{METRICS[name].label} by method"),
         caption=said,
         draw=partial(_draw_methods, analysis, name),
         missing="the curves over budgets show it" if best["flops_budget"].nunique() != 1 else "",
@@ -173,10 +168,10 @@ def _draw_methods(analysis: Analysis, name: str) -> Figure:
         axes.plot(
             seeds, [row] * len(seeds), ls="", marker=drawn.marker, ms=5, alpha=0.7, color=drawn.color, gid=f"{method}: seeds"
         )
-    for index, (tokenizer, value) in enumerate(_limits(best, name).items()):
-        axes.axvline(value, color=GREY, ls=":", lw=0.9, gid=f"limit: {tokenizer}")
-        kind = str(tokenizer).split("@")[0].removeprefix("autoencoder-").upper()
-        axes.annotate(f" {kind} autoencoder", (value, len(means) - 0.9 + 0.35 * index), fontsize=7, color="#444444")
+    limits = _limits(best, name)
+    for index, value in enumerate(limits):
+        axes.axvline(value, color=GREY, ls=":", lw=0.9, gid="limit", label="" if index else autoencoder_text(limits))
     finish_axes(axes, x=metric.label)
     name_rows(axes, [str(m) for m in means.index])
+    add_legend(axes)
     return figure

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from functools import partial
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -25,6 +24,7 @@ from bench.report.style import (
     panels,
     protocol_line,
     setting_of,
+    shades,
     shown_values,
     slug,
     uses_log_scale,
@@ -63,11 +63,10 @@ def _draw_isoflop(analysis: Analysis, name: str) -> Figure:
     metric, rows, methods, minima = analysis.metric(name), analysis.rows(name), analysis.methods, analysis.minima(name)
     figure, every = panels(methods, protocol_line(rows), height=3.3)
     budgets = sorted(rows["flops_budget"].unique())
-    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, len(budgets)))
     for axes, method in zip(every, methods, strict=True):
         mine = rows[rows["method"] == method]
         axes.set_xscale("log")
-        for index, (budget, shade) in enumerate(zip(budgets, shades, strict=True)):
+        for index, (budget, shade) in enumerate(zip(budgets, shades(len(budgets)), strict=True)):
             runs = mine[mine["flops_budget"] == budget]
             cells = runs.groupby("num_params")[name].mean()
             marker, label = MARKERS[index % len(MARKERS)], format_number(budget)

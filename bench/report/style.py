@@ -6,12 +6,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from bench.analysis.laws import Array
 from bench.analysis.metrics import METRICS, ORDER, Metric
@@ -26,6 +27,7 @@ GREY = "#777777"
 TRAINING_AXIS = "training FLOPs per run (forward + backward, 1 multiply-add = 2)"
 INSIDE_LEGEND = 5
 """Most entries that a legend inside the axes may have."""
+NARROW_DECADES, WIDE_DECADES = 0.6, 2.2
 TICK_DIGITS = 6
 """Of a tick: its value is round already."""
 
@@ -40,7 +42,7 @@ class Chart:
     caption: str = ""
     draw: Callable[[], Figure]
     missing: str = ""
-    """Why there is nothing to draw, as a sentence; empty when there is something."""
+    """Why there is nothing to draw, in words; empty when there is something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Look:
     color: str
     marker: str
     line: str | tuple[int, tuple[int, ...]]
+
+
+def heading(text: str) -> str:
+    """A title that begins with a capital, whatever its metric is called."""
+    return text[0].upper() + text[1:]
 
 
 def slug(name: str) -> str:
@@ -70,11 +77,16 @@ def _label_ticks(axis: Axis, scale: float = 1.0) -> None:
 
 
 def _finish_axis(axis: Axis, scale: float) -> None:
-    """Labels that do not run into each other: on a logarithmic axis 1, 2 and 5 of each decade, or each decade when many."""
+    """Ticks that do not run into each other: on a logarithmic axis 1, 2 and 5 of each decade, each decade when there are many,
+    and even ones when there is less than one."""
     if axis.get_scale() == "log":
         low, high = axis.get_view_interval()
-        wide = low > 0 and np.log10(high / low) > 3
-        axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+        decades = np.log10(high / low)
+        if decades < NARROW_DECADES:
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_minor_locator(NullLocator())
+        else:
+            axis.set_major_locator(LogLocator(subs=(1.0,) if decades > WIDE_DECADES else (1.0, 2.0, 5.0)))
     _label_ticks(axis, scale)
 
 
@@ -130,6 +142,7 @@ def panels(names: Sequence[str], note: str, *, width: float = 3.1, height: float
     columns = min(len(names), 5)
     lines = -(-len(names) // columns)
     figure = new_figure(width * columns, height * lines + 0.4, note)
+    figure.get_layout_engine().set(hspace=0.08)
     every = list(figure.subplots(lines, columns, sharey=True, squeeze=False).ravel())
     for axes in every[len(names) :]:
         axes.set_visible(False)
@@ -164,8 +177,8 @@ def protocol_line(rows: pd.DataFrame) -> str:
 
     parts = (
         ("N = {} generated images", "num_samples"),
-        ("{} real images", "num_reference"),
-        ("reference {}", "reference"),
+        ("compared with {} real ones", "num_reference"),
+        ("{}", "reference"),
         ("features {}", "fid_network"),
         ("training seeds {}", "seed"),
         ("sampling seed {}", "sample_seed"),
@@ -186,6 +199,17 @@ def new_figure(width: float, height: float, note: str) -> Figure:
 def shown_values(metric: Metric, shortfall: Array) -> Array:
     """From what is fitted back to what is plotted."""
     return np.asarray(1 - shortfall) if metric.share else shortfall
+
+
+def shades(num: int) -> list[tuple[float, float, float, float]]:
+    """Colors of an ordered or unnamed series, light to dark; the colors of COLORS belong to methods."""
+    return [tuple(color) for color in matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, num))]
+
+
+def autoencoder_text(limits: pd.Series) -> str:
+    """In a legend: what each tokenizer's autoencoder reaches, by its name."""
+    kinds = {str(name).split("@")[0].removeprefix("autoencoder-").upper(): value for name, value in limits.items()}
+    return "autoencoder: " + ", ".join(f"{kind} {format_number(value)}" for kind, value in kinds.items())
 
 
 def uses_log_scale(metric: Metric, values: pd.Series) -> bool:

@@ -28,6 +28,7 @@ FIT_COLUMNS = (
     "remark",
 )
 SURFACE_COLUMNS = ("metric", "method", "alpha of N [95 %]", "beta of D [95 %]", "offset [95 %]", "best N grows as C^a [95 %]")
+RATE_COLUMNS = ("chosen for", "method", "best in the search", "used by the smallest size")
 EDGE_COLUMNS = ("method", "option", "chosen for", "choice", "tried", "runs")
 PROVENANCE = """
 protocol flop_rule tokenizer reference fid_network prompt_judge clip_checkpoint dinov2_network num_samples num_reference
@@ -116,19 +117,19 @@ def tuning(analysis: Analysis, search: pd.DataFrame | None) -> dict[str, Any]:
     """The tuning section: equal counts, the best rate per criterion beside the rate used, and choices at an edge."""
     counts = [counts_text("sampler settings tried", found)] if (found := settings_tried(analysis.frame)) else []
     rates: list[list[str]] = []
-    criteria: list[str] = []
     edges = setting_edges(analysis)
     if search is not None:
         counts.append(counts_text("learning rates tried", rates_tried(search)))
-        criteria = [name for name in MAIN if search[name].notna().any()]
-        best = {name: {curve.method: curve.best for curve in rate_curves(search, name)} for name in criteria}
-        for method, used in rates_used(analysis).items():
-            found_rates = [format_number(best[name][method]) if method in best[name] else "" for name in criteria]
-            rates.append([method, format_number(used), *found_rates])
+        criteria = [name for name in MAIN if search[name].notna().any() and len(analysis.rows(name))]
+        for name in criteria:
+            used = rates_used(analysis, name)
+            for curve in rate_curves(search, name):
+                shown = ", ".join(format_number(rate) for rate in used.get(curve.method, []))
+                rates.append([METRICS[name].label, curve.method, format_number(curve.best), shown])
         edges = [edge for name in criteria for edge in rate_edges(search, name)] + edges
     return {
         "counts": counts,
-        "rate_columns": ["method", "used at the smallest size", *(f"best for {METRICS[name].label}" for name in criteria)],
+        "rate_columns": RATE_COLUMNS,
         "rates": rates,
         "edge_columns": EDGE_COLUMNS,
         "edges": [edge_row(edge) for edge in edges],

@@ -11,18 +11,19 @@ from bench.analysis.comparison import Analysis
 from bench.analysis.metrics import METRICS, methods_of
 from bench.analysis.tuning import SETTING, rate_curves, setting_text, settings_tried, tried_rows
 from bench.report.style import (
-    COLORS,
     LINES,
     MARKERS,
     Chart,
     add_legend,
     few_ticks,
     finish_axes,
+    heading,
     legend_room,
     look,
     new_figure,
     panels,
     protocol_line,
+    shades,
     slug,
     uses_log_scale,
 )
@@ -58,7 +59,7 @@ def sampler_curves(analysis: Analysis, name: str, axis: str) -> Chart:
         said += f" Not drawn, since they were not tried at {LEAST_VALUES} values: {', '.join(absent)}."
     return Chart(
         name=slug(f"{name}-against-{axis}"),
-        title=f"{METRICS[name].label} against {AXES[axis]}",
+        title=heading(f"{METRICS[name].label} against {AXES[axis]}"),
         caption=said,
         draw=partial(_draw_sampler, analysis, name, axis),
         missing="" if curves else f"no method was tried at {LEAST_VALUES} values of it with all else equal",
@@ -70,10 +71,11 @@ def _draw_sampler(analysis: Analysis, name: str, axis: str) -> Figure:
     curves = curves_along(rows, axis)
     figure, every = panels(list(curves), protocol_line(rows))
     combinations = sorted({text for lines in curves.values() for text in lines})
+    colors = shades(len(combinations))
     for axes, lines in zip(every, curves.values(), strict=True):
         for text, curve in lines.items():
             index = combinations.index(text)
-            color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+            color, marker = colors[index], MARKERS[index % len(MARKERS)]
             mean = curve.groupby(axis)[name].mean()
             axes.plot(curve[axis], curve[name], ls="", marker=marker, ms=3, alpha=0.4, color=color, gid=f"{text}: seeds")
             axes.plot(

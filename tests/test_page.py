@@ -1,0 +1,195 @@
+"""The report of a table: files, page, and what a poor table leaves of them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from bench.report.page import write_report
+from bench.report.samples import MISSED, OBEYED
+from bench.results.columns import ALL_COLUMNS, COLUMNS, column_dictionary
+from bench.results.folder import Results
+from bench.results.table import load_table
+
+RESULTS = Path(__file__).parent.parent / "results"
+BUDGETS = np.logspace(17, 19.5, 6)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    results = synthetic.write(tmp_path_factory.mktemp("report"), synthetic.table(BUDGETS))
+    write_report(results)
+    return results
+
+
+def test_figures_are_not_empty(report: Results) -> None:
+    pictures = sorted(report.figures.glob("*.png"))
+    assert {p.stem for p in pictures} >= {
+        "fid-against-training-flops",
+        "kid-against-training-flops",
+        "prompt-accuracy-against-training-flops",
+        "isoflop-fid",
+        "best-sizes-fid",
+        "fid-against-speed",
+        "seen-against-held-out",
+        "attributes",
+        "sampling-flops-by-part",
+        "averaged-against-raw-weights",
+    }
+    for path in pictures:
+        assert path.with_suffix(".svg").exists()
+        with Image.open(path) as image:
+            colors = image.convert("RGB").getcolors(maxcolors=1 << 24)
+        assert colors is not None
+        assert len(colors) > 20
+
+
+def test_equal_tables_give_equal_files(report: Results, tmp_path: Path) -> None:
+    again = synthetic.write(tmp_path / "again", synthetic.table(BUDGETS))
+    write_report(again)
+    for path in sorted(report.figures.iterdir()):
+        assert path.read_bytes() == (again.figures / path.name).read_bytes(), path.name
+    assert (report.root / "report.html").read_text() == (again.root / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.assign(fid=np.where(f["method"] == "mar", np.nan, f["fid"])), "finished runs have no fid"),
+        (lambda f: f[f["flops_budget"] == f["flops_budget"].max()], "one budget only"),
+        (lambda f: f.assign(status="failed", error="out of memory"), "no finished run on test captions"),
+        (lambda f: f.assign(protocol=np.where(f["seed"] == 2, "q", "p")), "rows of other protocols (q) are left out"),
+    ],
+    ids=["nan", "one-budget", "all-failed", "protocols"],
+)
+def test_poor_tables_say_so_and_draw_what_is_left(change, said: str, tmp_path: Path) -> None:
+    results = synthetic.write(tmp_path, change(synthetic.table(BUDGETS, num_sizes=2, raw=False)))
+    found = write_report(results)
+    assert any(said in note for note in found.notes)
+    assert all("\n" not in note for note in found.notes)
+    page = (tmp_path / "report.html").read_text()
+    assert said.split("(")[0].strip() in page
+    if found.methods:
+        assert (results.figures / "prompt-accuracy-against-training-flops.png").exists()
+
+
+def test_missing_columns_are_one_line(tmp_path: Path) -> None:
+    results = synthetic.write(tmp_path, synthetic.table(BUDGETS).drop(columns=["fid", "kid"]))
+    with pytest.raises(ValueError, match=r"lacks the columns fid, kid; rebuild it with"):
+        write_report(results)
+
+
+HOSTILE = '<script>document.title="taken"</script>"><img src=x onerror=alert(1)>'
+
+
+def test_text_of_the_table_cannot_run(tmp_path: Path) -> None:
+    frame = synthetic.table(BUDGETS, num_sizes=2, raw=False)
+    frame["method"] = frame["method"].replace({"mar": HOSTILE})
+    frame["error"] = HOSTILE
+    page = (write_report(synthetic.write(tmp_path, frame)) and (tmp_path / "report.html").read_text()) or ""
+    assert "<script>document" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;document" in page
+
+
+def test_the_column_dictionary_is_current() -> None:
+    """Regenerate it with: python -c "from bench.results import column_dictionary as d; print(d(), end='')" > docs/columns.md"""
+    assert (Path(__file__).parent.parent / "docs" / "columns.md").read_text() == column_dictionary()
+
+
+def test_columns_are_documented_on_the_page(report: Results) -> None:
+    page = (report.root / "report.html").read_text()
+    assert all(f"<dt>{name}</dt>" in page for name in COLUMNS)
+
+
+def test_hashes_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
+    """A protocol of digits and one e is no float; found when one was read as infinity."""
+    frame = synthetic.table(BUDGETS).assign(protocol="12e34567", git_sha="000000123456")
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    found = load_table(tmp_path)
+    assert set(found["protocol"]) == {"12e34567"}
+    assert set(found["git_sha"]) == {"000000123456"}
+
+
+def test_a_report_removes_an_earlier_ones_figures_and_nothing_else(tmp_path: Path) -> None:
+    results = synthetic.write(tmp_path, synthetic.table(BUDGETS[:2], num_sizes=1, num_seeds=1))
+    results.figures.mkdir()
+    for name in ("isoflop-fid.png", "isoflop-fid.svg", "mine.png", "yours.svg", "samples.png"):
+        (results.figures / name).write_text("old")
+    write_report(results)
+    left = {path.name for path in results.figures.iterdir()}
+    assert {"mine.png", "yours.svg", "samples.png"} <= left
+    assert not {"isoflop-fid.png", "isoflop-fid.svg"} & left
+    assert "figures are not drawn" in (tmp_path / "report.html").read_text()
+
+
+def test_tuning_is_a_section_with_its_edges(tmp_path: Path) -> None:
+    """The default's search: seven rates for each method, and MAR's by accuracy is the lowest."""
+    for name in ("shapes-cpu", "shapes-learning-rates"):
+        (tmp_path / name).mkdir()
+        for file in ("table.csv", "experiment.json"):
+            shutil.copy(RESULTS / name / file, tmp_path / name / file)
+    write_report(Results(tmp_path / "shapes-cpu"))
+    page = (tmp_path / "shapes-cpu" / "report.html").read_text()
+    section = page[page.index('id="tuning-section"') : page.index('id="runs-section"')]
+    assert "7 learning rates tried for every method." in section
+    assert "6 sampler settings tried for every method." in section
+    assert "<td>mar</td><td>learning rate</td><td>prompt accuracy</td><td>0.001, the lowest of 7</td>" in section
+    assert "<td>mar</td><td>learning rate</td><td>FID</td>" not in section
+    for figure in ("learning-rates-fid", "learning-rates-prompt-accuracy", "fid-against-guidance"):
+        assert f'id="{figure}"' in section
+        assert (tmp_path / "shapes-cpu" / "figures" / f"{figure}.png").exists()
+
+
+def test_unequal_tuning_is_said(tmp_path: Path) -> None:
+    frame = synthetic.table(BUDGETS[:2], num_sizes=1, num_seeds=1, raw=False)
+    one = frame.assign(split="validation", tuned_for=None)
+    more = one[one["method"] == "mar"].assign(guidance=2.5)
+    write_report(synthetic.write(tmp_path, pd.concat([frame, one, more], ignore_index=True)))
+    page = (tmp_path / "report.html").read_text()
+    assert "Unequal numbers of sampler settings tried: diffusion 1, next-token 1, masked-token 1, mar 2." in page
+
+
+def test_samples_show_words_and_verdicts(tmp_path: Path) -> None:
+    """Each run's picture carries its prompts and verdicts; one without them is shown without."""
+    results = synthetic.write(tmp_path, synthetic.table(BUDGETS[:1], num_sizes=1, num_seeds=1))
+    verdicts = {"diffusion": [True] * 8, "next-token": [False] * 8, "masked-token": [True, False] * 4}
+    for run_id, method in load_table(tmp_path)[["run_id", "method"]].drop_duplicates().itertuples(index=False):
+        text = PngInfo()
+        if method in verdicts:
+            text.add_itxt("prompts", json.dumps(["a small red circle"] * 8))
+            text.add_itxt("obeyed", json.dumps(verdicts[method]))
+        results.run(run_id).mkdir(parents=True)
+        Image.new("RGB", (8 * 32, 32), "#123456").save(results.run(run_id) / "samples.png", pnginfo=text)
+    write_report(results)
+    picture = np.asarray(Image.open(results.figures / "samples.png").convert("RGB"))
+    rows = np.flatnonzero((picture == [0x12, 0x34, 0x56]).all(2).any(1))
+    bands = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    assert len(bands) == 4
+
+    def share(band: np.ndarray, color: str) -> float:
+        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        return float((picture[band[0] - 3 : band[-1] + 15] == wanted).all(2).sum())
+
+    counts = [(share(band, OBEYED), share(band, MISSED)) for band in bands]
+    assert counts[0][0] > 0 == counts[0][1]
+    assert counts[1][1] > 0 == counts[1][0]
+    assert counts[2][0] > 0 < counts[2][1]
+    assert counts[3] == (0, 0)
+    assert (picture[: bands[0][0] - 20] < 100).all(2).any()  # the words stand above
+    assert "A check and a blue frame" in (tmp_path / "report.html").read_text()
+
+
+def test_a_table_of_an_older_schema_is_read_with_newer_columns_empty(tmp_path: Path) -> None:
+    newer = [column.name for column in ALL_COLUMNS if column.in_table and column.since > 1]
+    assert newer
+    synthetic.table(BUDGETS[:1], num_sizes=1).drop(columns=newer).to_csv(tmp_path / "table.csv", index=False)
+    found = load_table(tmp_path)
+    assert list(found.columns) == list(COLUMNS)
+    assert found[newer].isna().all().all()
