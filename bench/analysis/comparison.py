@@ -1,28 +1,29 @@
 """From a results table to numbers: who leads, scaling fits, best sizes, crossings. No files, no figures.
 
-Every comparison uses the test rows of averaged weights at the setting that validation conditions chose for the metric, and the
-best size of each method at each budget.
+Every comparison uses the test rows of averaged weights at the setting that validation conditions chose for the metric, and of
+each method at each budget the size that validation conditions chose too.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
-from bench.analysis.crossings import Crossing, IsoFlop, crossing, isoflop_minimum
-from bench.analysis.laws import Array
-from bench.analysis.metrics import JUDGES, METRICS, Metric, best_per_budget, judge_text, methods_of
+from bench.analysis.crossings import Crossing, crossing
+from bench.analysis.intervals import Interval
+from bench.analysis.isoflop import IsoFlop, OptimalPath, isoflop_minimum, optimal_path
+from bench.analysis.metrics import JUDGES, METRICS, SIZE, Metric, best_per_budget, criterion, judge_text, methods_of
 from bench.analysis.rates import at_best_rates
-from bench.analysis.scaling import Interval, ScalingFit, fit_scaling, lacking
+from bench.analysis.scaling import ScalingFit, fit_scaling, lacking
 from bench.analysis.surfaces import SurfaceFit, fit_surface
+from bench.analysis.traits import Traits, method_traits, traits
+from bench.analysis.welch import Sample, difference, mean_interval
 from bench.results.table import finished_rows
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ class Analysis:
     notes: tuple[str, ...] = ()
     """What was left out or is missing, a sentence each."""
     num_draws: int = 1000
+    traits: Mapping[str, Traits] = field(default_factory=dict)
+    """What each method is; see `bench.analysis.traits`."""
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def _keep(self, what: str, name: str, compute: Callable[[], T]) -> T:
@@ -57,33 +60,59 @@ class Analysis:
         """Methods with a finished row."""
         return methods_of(finished_rows(self.frame))
 
+    @cached_property
+    def budgets(self) -> list[float]:
+        """Budgets with finished runs, ascending."""
+        return sorted(finished_rows(self.frame)["flops_budget"].unique())
+
+    @cached_property
+    def validation(self) -> pd.DataFrame:
+        """Finished rows on validation conditions: one per run and sampler setting tried."""
+        frame = self.frame
+        return frame[(frame["status"] == "done") & (frame["split"] == "validation")]
+
     def rows(self, name: str, *, ema: bool = True) -> pd.DataFrame:
         """Finished test rows with a finite value of the metric, one per run at the learning rate that is best for it."""
         metric = METRICS[name]
         found = at_best_rates(finished_rows(self.frame, metric.tuned_for, ema=ema), self.frame, metric.tuned_for)
         return found[np.isfinite(found[name].astype(float))]
 
+    def best_sizes(self, name: str) -> pd.DataFrame:
+        """The size of each method at each budget that is best on validation rows, with what its test rows say: see
+        `best_per_budget`."""
+        return self._keep(
+            "best sizes", name, lambda: best_per_budget(self.rows(name), METRICS[name], self.validation)
+        )
+
     def best_runs(self, name: str) -> pd.DataFrame:
         """The runs of each method's best size at each budget, all seeds."""
-        rows, keys = self.rows(name), ["method", "flops_budget", "width", "depth"]
-        return rows.merge(best_per_budget(rows, METRICS[name])[keys], on=keys)
+        keys = ["method", "flops_budget", *SIZE]
+        return self._keep("best runs", name, lambda: self.rows(name).merge(self.best_sizes(name)[keys], on=keys))
 
-    def values(self, name: str, budget: float) -> dict[str, Array]:
+    def samples(self, name: str, budget: float) -> dict[str, Sample]:
+        """Per method its best size's values at a budget, one per seed, on the metric's scale of comparison."""
+        runs = self.best_runs(name)
+        return {str(m): METRICS[name].sample(g) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}
+
+    def values(self, name: str, budget: float) -> dict[str, np.ndarray]:
         """Per method the metric of its best size at a budget, one value per seed (n,)."""
         runs = self.best_runs(name)
-        return {m: g[name].to_numpy(float) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}
+        return {str(m): g[name].to_numpy(float) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}
 
-    @cached_property
-    def budgets(self) -> list[float]:
-        """Budgets with finished runs, ascending."""
-        return sorted(finished_rows(self.frame)["flops_budget"].unique())
+    def mean(self, name: str, budget: float, method: str) -> Interval | None:
+        """The metric's mean over seeds, taken on its scale so that the interval stays possible; None for fewer than two seeds."""
+        sample = self.samples(name, budget).get(method)
+        found = None if sample is None else mean_interval(sample)
+        return None if found is None else found.map(METRICS[name].unscaled)
 
     def fits(self, name: str) -> dict[str, ScalingFit]:
         """A fit, or what is missing for it, of each method."""
+        metric = METRICS[name]
 
         def fit(mine: pd.DataFrame, method: str) -> ScalingFit:
-            compute = mine["flops_budget"].to_numpy(float)
-            return fit_scaling(method, compute, METRICS[name].shortfall(mine), num_draws=self.num_draws)
+            compute, seeds = mine["flops_budget"].to_numpy(float), mine["seed"].to_numpy(float)
+            floor = metric.floor(mine)
+            return fit_scaling(method, compute, metric.shortfall(mine), seeds, floor=floor, num_draws=self.num_draws)
 
         return self._keep("fits", name, lambda: self._by_method(self.best_runs(name), fit))
 
@@ -91,8 +120,9 @@ class Analysis:
         """A fit over parameters and images of all runs, or what is missing for it, of each method."""
 
         def fit(mine: pd.DataFrame, method: str) -> SurfaceFit:
-            size, images = (mine[column].to_numpy(float) for column in ("num_params", "images_seen"))
-            return fit_surface(method, size, images, METRICS[name].shortfall(mine), num_draws=self.num_draws)
+            columns = (mine[c].to_numpy(float) for c in ("flops_budget", "num_params", "images_seen"))
+            values, seeds = METRICS[name].shortfall(mine), mine["seed"].to_numpy(float)
+            return fit_surface(method, *columns, values, seeds, num_draws=self.num_draws)
 
         return self._keep("surfaces", name, lambda: self._by_method(self.rows(name), fit))
 
@@ -101,11 +131,28 @@ class Analysis:
 
         def fit(mine: pd.DataFrame, method: str) -> list[IsoFlop]:
             return [
-                isoflop_minimum(budget, cell["num_params"].to_numpy(float), METRICS[name].shortfall(cell))
+                isoflop_minimum(
+                    float(budget),  # type: ignore[arg-type]
+                    cell["num_params"].to_numpy(float),
+                    METRICS[name].shortfall(cell),
+                    num_draws=self.num_draws,
+                )
                 for budget, cell in mine.groupby("flops_budget")
             ]
 
         return self._keep("minima", name, lambda: self._by_method(self.rows(name), fit))
+
+    def paths(self, name: str) -> dict[str, tuple[OptimalPath, OptimalPath]]:
+        """How the best size of each method and the images that it sees grow with compute, or why that cannot be said."""
+
+        def fit(mine: pd.DataFrame, method: str) -> tuple[OptimalPath, OptimalPath]:
+            values, budgets = METRICS[name].shortfall(mine), mine["flops_budget"].to_numpy(float)
+            ladders = mine.groupby([*SIZE, "seed"]).ngroup().to_numpy()
+            images = mine.groupby(["flops_budget", *SIZE])["images_seen"].transform("mean").to_numpy(float)
+            size = optimal_path("num_params", budgets, mine["num_params"].to_numpy(float), values, ladders, num_draws=self.num_draws)
+            return size, optimal_path("images_seen", budgets, images, values, ladders, num_draws=self.num_draws)
+
+        return self._keep("paths", name, lambda: self._by_method(self.rows(name), fit))
 
     def _by_method(self, rows: pd.DataFrame, compute: Callable[[pd.DataFrame, str], T]) -> dict[str, T]:
         return {method: compute(rows[rows["method"] == method], method) for method in self.methods}
@@ -122,8 +169,13 @@ class Analysis:
         return "" if not reasons or not all(reasons.values()) else next(iter(reasons.values()))
 
 
-def analyse(frame: pd.DataFrame, num_draws: int = 1000) -> Analysis:
-    """Prepare a table: rows of different protocols never meet, so the largest group stays and the others are named."""
+def analyse(frame: pd.DataFrame, num_draws: int = 1000, identity: Mapping[str, Any] | None = None) -> Analysis:
+    """Prepare a table: rows of different protocols never meet, so the largest group stays and the others are named.
+
+    Args:
+        identity: what experiment.json says of the methods and the data, from which claims know what a method is; without it a
+            method is its paradigm at default options.
+    """
     notes = []
     done = frame[frame["status"] == "done"]
     protocols = done["protocol"].value_counts()
@@ -148,30 +200,27 @@ def analyse(frame: pd.DataFrame, num_draws: int = 1000) -> Analysis:
         notes.append("no finished run on test captions; there is nothing to compare yet")
     elif rows["flops_budget"].nunique() == 1:
         notes.append("there is one budget only; nothing can be said about scaling")
-    return Analysis(frame, tuple(notes), num_draws)
+    known = {str(m): traits(str(p), {}, [], None) for m, p in frame[["method", "paradigm"]].drop_duplicates().itertuples(index=False)}
+    found = Analysis(frame, tuple(notes), num_draws, {**known, **method_traits(identity or {})})
+    note = _chosen_on_test(found)
+    return replace(found, notes=(*notes, note)) if note else found
 
 
-def difference(cells: dict[str, Array], a: str, b: str, *, ratio: bool) -> Interval | None:
-    """a minus b (or the logarithm of a over b) with its 95 % t interval; None where no method has two seeds.
-
-    The variance between seeds is pooled over all methods of the comparison, since few have more than two or three.
-    """
-    values = {m: np.log(v) if ratio else v for m, v in cells.items()}
-    freedom = sum(len(v) - 1 for v in values.values())
-    if freedom == 0 or not all(np.isfinite(v).all() for v in values.values()):
-        return None
-    variance = sum(float(((v - v.mean()) ** 2).sum()) for v in values.values()) / freedom
-    middle = float(values[a].mean() - values[b].mean())
-    reach = float(student.ppf(0.975, freedom)) * math.sqrt(variance * (1 / len(values[a]) + 1 / len(values[b])))
-    return Interval(middle - reach, middle, middle + reach)
+def _chosen_on_test(analysis: Analysis) -> str:
+    """The note that best sizes could not be chosen on validation rows; empty when they could, or there is nothing to choose."""
+    rows = analysis.rows("fid")
+    several = len(rows) and rows.groupby(["method", "flops_budget"])["num_params"].nunique().max() > 1
+    if not several or criterion(analysis.validation, METRICS["fid"]) is not None:
+        return ""
+    return "no validation rows: the best size at a budget was chosen on the test rows that report it, which flatters it"
 
 
-def leader(cells: dict[str, Array], metric: Metric) -> tuple[str, str | None, Interval | None]:
+def leader(samples: Mapping[str, Sample], metric: Metric) -> tuple[str, str | None, Interval | None]:
     """The best method by its mean, the second, and the interval of its lead (positive when ahead)."""
-    ranked: Sequence[str] = sorted(cells, key=lambda m: float(cells[m].mean()), reverse=metric.higher_is_better)
+    ranked = sorted(samples, key=lambda m: samples[m].mean, reverse=metric.higher_is_better)
     if len(ranked) < 2:
         return ranked[0], None, None
-    lead = difference(cells, ranked[0], ranked[1], ratio=not metric.share)
-    if lead is not None and not metric.higher_is_better:
-        lead = -lead
-    return ranked[0], ranked[1], lead
+    lead = difference(samples[ranked[0]], samples[ranked[1]])
+    if lead is None:
+        return ranked[0], ranked[1], None
+    return ranked[0], ranked[1], lead.interval if metric.higher_is_better else -lead.interval

@@ -1,45 +1,23 @@
-"""Scaling fits with intervals: refitted to resampled seeds, with what keeps a table from one."""
+"""Scaling fits with intervals: refitted to redrawn seed ladders, with what keeps a table from one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
 
-from bench.analysis.laws import HUBER_DELTA, HUBER_EFFICIENT, Array, Law, fit_law, refit
+from bench.analysis.intervals import LEVELS
+from bench.analysis.intervals import Interval as Interval
+from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
+from bench.analysis.noise import SeedNoise, cell_means, seed_noise
 
 MIN_BUDGETS, MIN_DECADES, MIN_SEEDS = 6, 2.5, 3
 """Below these a wrong form fits tightly (a pure law on data with an offset: exponent .17 +- .01 for a true .25, measured on
 simulated sweeps of 6 budgets and 2 % noise), so no exponent is given."""
 NUM_DRAWS = 1000
-LEVELS = (2.5, 50.0, 97.5)
 EXTRAPOLATION_DECADES = 1.0
 """How far outside the measured budgets a crossing is looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its 95 % interval."""
-
-    low: float
-    value: float
-    high: float
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 when the interval lies on one side of 0, else 0."""
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
-
-    def __neg__(self) -> Interval:
-        return Interval(-self.high, -self.value, -self.low)
-
-    def map(self, function: Callable[[float], float]) -> Interval:
-        """The interval of an increasing function of the estimate."""
-        return Interval(function(self.low), function(self.value), function(self.high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +32,24 @@ class ScalingFit:
     pure: Law | None = None
     """Without an offset."""
     draws: Array = field(default_factory=lambda: np.empty((0, 3)))
-    """(R, 3) bootstrap parameters of `law`."""
+    """(R, 3) parameters of `law`, refitted to drawn ladders."""
     pure_draws: Array = field(default_factory=lambda: np.empty((0, 2)))
-    """(R, 2) bootstrap parameters of `pure`, where the data prefer it; intervals then hold those of both forms."""
+    """(R, 2) parameters of `pure`, where the data prefer it; intervals then hold those of both forms."""
     prefers_offset: bool = True
     """Whether the corrected Akaike criterion of log-normal residuals prefers `law` to `pure`."""
+    floor: Interval | None = None
+    """The measured floor of the metric; None where the table has none."""
+    floored: Law | None = None
+    """With the floor and its error as a prior on the offset; None where no floor was measured."""
+    floored_draws: Array = field(default_factory=lambda: np.empty((0, 3)))
+    """(R, 3) parameters of `floored`, the floor drawn too."""
     held_out_error: float = math.nan
     """Relative error of `law` at the top budget when fitted without it."""
     held_out_error_pure: float = math.nan
     seed_noise: float = math.nan
     """Standard deviation between seeds of the metric's logarithm, pooled over budgets."""
+    noise: SeedNoise | None = None
+    """How it changes with the budget and how far rungs of one trunk share it."""
     compute: Array = field(default_factory=lambda: np.empty(0))
     residuals: Array = field(default_factory=lambda: np.empty(0))
     """Logarithm of observed over fitted, per run."""
@@ -81,6 +67,14 @@ class ScalingFit:
         return Interval(float(ends[:, 0].min()), float(self.law.exponents[0]), float(ends[:, 2].max()))
 
     @property
+    def floored_exponent(self) -> Interval | None:
+        """Of `floored`."""
+        if self.floored is None:
+            return None
+        low, _, high = np.percentile(self.floored_draws[:, 1], LEVELS)
+        return Interval(float(low), float(self.floored.exponents[0]), float(high))
+
+    @property
     def offset(self) -> Interval:
         """The metric that no compute reaches."""
         assert self.law is not None
@@ -89,14 +83,14 @@ class ScalingFit:
         return Interval(float(low), math.exp(self.law.offset), float(high))
 
     def curves(self, compute: Array) -> Array:
-        """(R, m) bootstrap curves at compute (m,), of both forms where both stand."""
+        """(R, m) drawn curves at compute (m,), of both forms where both stand."""
         log_c = np.log(np.asarray(compute, dtype=np.float64))
         curves = np.logaddexp(self.draws[:, :1] - self.draws[:, 1:2] * log_c, self.draws[:, 2:3])
         pure = self.pure_draws[:, :1] - self.pure_draws[:, 1:2] * log_c
         return np.asarray(np.exp(np.concatenate([curves, pure])))
 
     def band(self, compute: Array) -> Array:
-        """(3, m): 2.5 %, 50 % and 97.5 % of the bootstrap curves at compute (m,)."""
+        """(3, m): 2.5 %, 50 % and 97.5 % of the drawn curves at compute (m,)."""
         band: Array = np.percentile(self.curves(compute), LEVELS, axis=0)
         return band
 
@@ -117,92 +111,103 @@ def lacking(compute: Array) -> str:
     return f"no exponent: a fit needs {' and '.join(needs)}" if needs else ""
 
 
-def fit_scaling(method: str, compute: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS) -> ScalingFit:
-    """Fit both forms to a method's runs (n,) on its per-budget best size, and bootstrap the one with an offset over runs.
+def not_positive(values: Array) -> str:
+    """The sentence that refuses values (n,) of which some have no logarithm; empty when all have one."""
+    bad = int((values <= 0).sum())
+    if not bad:
+        return ""
+    return (
+        f"no fit: {bad} of {len(values)} values are at or below 0, where this estimator is as often as above; a law without them "
+        "would rest on the worst runs alone"
+    )
 
-    A draw adds to each budget's mean logarithm a resampled deviation between seeds, from all budgets together and scaled by
-    sqrt(m / (m - 1)) for m seeds, so that few seeds do not look like little noise (Davison & Hinkley 1997, section 3.2); it
-    then refits from the optimum. Simulated coverage of the 95 % intervals: tests/test_fit.py.
+
+def fit_scaling(
+    method: str,
+    compute: Array,
+    values: Array,
+    seeds: Array,
+    *,
+    floor: Interval | None = None,
+    seed: int = 0,
+    num_draws: int = NUM_DRAWS,
+) -> ScalingFit:
+    """Fit both forms to a method's runs (n,) on its per-budget best size: geometric means over seeds, weighted by their noise.
+
+    A draw adds to each mean the noise of newly drawn seed ladders, all rungs of a seed together, whose size at each budget is
+    itself drawn (`bench.analysis.noise`); it then refits from the optimum. Coverage of the 95 % intervals over simulated sweeps:
+    tests/test_coverage.py.
+
+    Args:
+        compute: training FLOPs (n,).
+        values: a quantity that falls as quality grows (n,).
+        seeds: training seeds (n,); rungs of one seed share a trunk.
+        floor: the measured value that no compute passes, with its 95 % interval.
     """
     compute, values = np.asarray(compute, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    usable = np.isfinite(values) & (values > 0)
-    compute, values = compute[usable], values[usable]
-    missing = lacking(compute)
+    usable = np.isfinite(values)
+    compute, values, seeds = compute[usable], values[usable], np.asarray(seeds)[usable]
+    missing = lacking(compute) or not_positive(values)
     if missing:
         return ScalingFit(method=method, missing=missing)
-    noise = seed_noise(compute, np.log(values))
-    delta = huber_delta(noise)
-    law, pure = (fit_law([compute], values, offset=offset, delta=delta) for offset in (True, False))
-    drawn = resampled_seeds(compute, values, seed, num_draws)
-    prefers_offset = information_matrix(law, compute, values) < information_matrix(pure, compute, values)
+    budgets, cells = np.unique(compute, return_inverse=True)
+    log_values = np.log(values)
+    noise = seed_noise(compute, log_values, cells, seeds)
+    means, weights = np.exp(cell_means(log_values, cells)), np.sqrt(np.bincount(cells)) / noise.deviation(budgets)
+    law, pure = (fit_law([budgets], means, offset=offset, delta=LEAST_SQUARES, weights=weights) for offset in (True, False))
+    generator = np.random.default_rng(seed)
+    drawn = means * np.exp(cell_means(noise.runs(generator, *noise.draw(generator, num_draws)), cells))
+    prefers_offset = information(law, compute, values, noise) < information(pure, compute, values, noise)
+    floored, floored_draws = _floored(law, budgets, means, weights, drawn, floor, generator)
     return ScalingFit(
         method=method,
         law=law,
         pure=pure,
-        draws=refit(law, [compute], drawn, delta),
-        pure_draws=np.empty((0, 2)) if prefers_offset else refit(pure, [compute], drawn, delta),
+        draws=refit(law, [budgets], drawn, LEAST_SQUARES, weights=weights),
+        pure_draws=np.empty((0, 2)) if prefers_offset else refit(pure, [budgets], drawn, LEAST_SQUARES, weights=weights),
         prefers_offset=prefers_offset,
-        held_out_error=held_out_error(compute, values, delta, offset=True),
-        held_out_error_pure=held_out_error(compute, values, delta, offset=False),
-        seed_noise=noise,
+        floor=floor,
+        floored=floored,
+        floored_draws=floored_draws,
+        held_out_error=held_out_error(budgets, means, weights, offset=True),
+        held_out_error_pure=held_out_error(budgets, means, weights, offset=False),
+        seed_noise=pooled_deviation(log_values, cells),
+        noise=noise,
         compute=compute,
         residuals=np.log(values / law(compute)),
     )
 
 
-def huber_delta(noise: float) -> float:
-    """Huber's threshold for a standard deviation between seeds."""
-    return max(HUBER_DELTA, HUBER_EFFICIENT * noise)
+def _floored(
+    law: Law, budgets: Array, means: Array, weights: Array, drawn: Array, floor: Interval | None, generator: np.random.Generator
+) -> tuple[Law | None, Array]:
+    """The law with a measured floor as prior on its offset, and its draws."""
+    if floor is None or floor.low <= 0:
+        return None, np.empty((0, 3))
+    error = max((math.log(floor.high) - math.log(floor.low)) / (2 * 1.96), 1e-3)
+    found = fit_law([budgets], means, offset=True, delta=LEAST_SQUARES, weights=weights, floor=(floor.value, error))
+    floors = floor.value * np.exp(error * generator.standard_normal(len(drawn)))
+    draws = refit(found, [budgets], drawn, LEAST_SQUARES, weights=weights, floors=floors, floor_error=error)
+    return found, draws
 
 
-def resampled_seeds(cells: Array, values: Array, seed: int, num_draws: int) -> Array:
-    """Bootstrap data sets (R, n): each cell's mean logarithm and a resampled deviation between seeds."""
-    means, deviations = size_cells(cells, np.log(values))
-    drawn = np.random.default_rng(seed).choice(deviations, (num_draws, len(values)))
-    return np.asarray(np.exp(means + drawn))
-
-
-def information_matrix(law: Law, compute: Array, values: Array) -> float:
-    """Corrected Akaike criterion of log-normal residuals."""
-    residuals = np.log(values / law(compute))
+def information(law: Law, compute: Array, values: Array, noise: SeedNoise) -> float:
+    """Corrected Akaike criterion of log-normal residuals, weighted by their noise."""
+    residuals = np.log(values / law(compute)) / noise.deviation(compute)
     n, k = len(values), len(law.parameters) + 1
     return float(n * np.log((residuals**2).mean()) + 2 * k + 2 * k * (k + 1) / max(n - k - 1, 1))
 
 
-def held_out_error(compute: Array, values: Array, delta: float, *, offset: bool) -> float:
-    """Relative error of the geometric mean at the top budget, for a fit to values (n,) without it."""
-    top = compute == compute.max()
-    if len(np.unique(compute[~top])) < 3:
+def held_out_error(budgets: Array, means: Array, weights: Array, *, offset: bool) -> float:
+    """Relative error at the top budget, for a fit to means (B,) without it."""
+    if len(budgets) < 4:
         return math.nan
-    law = fit_law([compute[~top]], values[~top], offset=offset, delta=delta, num_starts=16)
-    return float(abs(law(compute.max())[0] / np.exp(np.log(values[top]).mean()) - 1))
+    law = fit_law([budgets[:-1]], means[:-1], offset=offset, delta=LEAST_SQUARES, weights=weights[:-1], num_starts=16)
+    return float(abs(law(budgets[-1])[0] / means[-1] - 1))
 
 
-def seed_noise(compute: Array, log_values: Array) -> float:
-    """Standard deviation of values (n,) between seeds at one budget, pooled over budgets with more than one; else NaN."""
-    squares, freedom = 0.0, 0
-    for budget in np.unique(compute):
-        cell = log_values[compute == budget]
-        squares += float(((cell - cell.mean()) ** 2).sum())
-        freedom += len(cell) - 1
-    return math.sqrt(squares / freedom) if freedom else math.nan
-
-
-def size_cells(compute: Array, log_values: Array) -> tuple[Array, Array]:
-    """Per run its budget's mean (n,), and the scaled deviations from them of budgets with several seeds.
-
-    They are widened by the ratio of Student's to the Gaussian 97.5 % quantile at their degrees of freedom: what resampling
-    leaves out when the noise itself is estimated from few runs.
-    """
-    means, deviations, freedom = np.empty_like(log_values), [], 0
-    for budget in np.unique(compute):
-        rows = compute == budget
-        count = int(rows.sum())
-        means[rows] = log_values[rows].mean()
-        if count > 1:
-            deviations.append((log_values[rows] - means[rows]) * math.sqrt(count / (count - 1)))
-            freedom += count - 1
-    if not deviations:
-        return means, np.zeros(1)
-    widened: Array = np.concatenate(deviations) * (student.ppf(0.975, freedom) / norm.ppf(0.975))
-    return means, widened
+def pooled_deviation(log_values: Array, cells: Array) -> float:
+    """Standard deviation of log values (n,) between runs of one cell, pooled over cells with more than one; else NaN."""
+    freedom = len(cells) - len(np.unique(cells))
+    squares = ((log_values - cell_means(log_values, cells)[cells]) ** 2).sum()
+    return math.sqrt(float(squares) / freedom) if freedom else math.nan

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.analysis.laws import Array, Law, fit_law, refit
-from bench.analysis.scaling import LEVELS, MIN_SEEDS, NUM_DRAWS, Interval, huber_delta, resampled_seeds, seed_noise
+from bench.analysis.intervals import LEVELS, Interval
+from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
+from bench.analysis.noise import cell_means, seed_noise
+from bench.analysis.scaling import MIN_SEEDS, NUM_DRAWS, not_positive
 
 MIN_SIZES = 4
 """Of a surface: five parameters, two of them exponents, need sizes off the frontier."""
@@ -23,7 +25,7 @@ class SurfaceFit:
     law: Law | None = None
     """offset + A / N^alpha + B / D^beta."""
     draws: Array = field(default_factory=lambda: np.empty((0, 5)))
-    """(R, 5) bootstrap parameters."""
+    """(R, 5) parameters refitted to drawn ladders."""
 
     def interval(self, function: Callable[[Array], Array]) -> Interval:
         """Of a function of parameters (R, 5), such as an exponent."""
@@ -38,26 +40,42 @@ class SurfaceFit:
 
 
 def fit_surface(
-    method: str, num_params: Array, images: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS
+    method: str,
+    budgets: Array,
+    num_params: Array,
+    images: Array,
+    values: Array,
+    seeds: Array,
+    *,
+    seed: int = 0,
+    num_draws: int = NUM_DRAWS,
 ) -> SurfaceFit:
-    """Fit a method's runs (n,) of all sizes and budgets; draws resample deviations between seeds as `fit_scaling` does.
+    """Fit a method's runs (n,) of all sizes and budgets; draws add the noise of whole ladders as `fit_scaling` does.
 
-    It needs a grid off the frontier: MIN_SIZES sizes and budgets with MIN_SEEDS seeds each.
+    A cell is a size at a planned budget: the images that a loss with random shapes sees differ a little between its seeds. It
+    needs a grid off the frontier: MIN_SIZES sizes and budgets with MIN_SEEDS seeds each.
     """
-    usable = np.isfinite(values) & (values > 0)
-    num_params, images, values = num_params[usable].astype(float), images[usable].astype(float), values[usable]
-    cells = np.unique(
-        np.stack([num_params, np.round(np.log(images), 2)], axis=1), axis=0, return_inverse=True, return_counts=True
+    usable = np.isfinite(values)
+    budgets, num_params, images, values, seeds = (v[usable] for v in (budgets, num_params, images, values, seeds))
+    refused = not_positive(values)
+    if refused:
+        return SurfaceFit(method=method, missing=refused)
+    names, cells, counts = np.unique(
+        np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True, return_counts=True
     )
-    sizes, seeds = len(np.unique(num_params)), cells[2].min() if len(values) else 0
-    if len(cells[0]) < MIN_SIZES**2 or sizes < MIN_SIZES or seeds < MIN_SEEDS:
-        found = f"there are {sizes} sizes, {len(cells[0])} cells and {seeds} seeds"
+    sizes, num_seeds = len(np.unique(num_params)), counts.min() if len(values) else 0
+    if len(names) < MIN_SIZES**2 or sizes < MIN_SIZES or num_seeds < MIN_SEEDS:
+        found = f"there are {sizes} sizes, {len(names)} cells and {num_seeds} seeds"
         return SurfaceFit(
             method=method,
             missing=f"no surface: a fit needs {MIN_SIZES} sizes, {MIN_SIZES**2} cells and {MIN_SEEDS} seeds each; {found}",
         )
-    cell = cells[1].astype(float)
-    delta = huber_delta(seed_noise(cell, np.log(values)))
-    law = fit_law([num_params, images], values, offset=True, delta=delta)
-    drawn = resampled_seeds(cell, values, seed, num_draws)
-    return SurfaceFit(method=method, law=law, draws=refit(law, [num_params, images], drawn, delta))
+    log_values = np.log(values)
+    ladders = np.unique(np.stack([num_params, seeds], axis=1), axis=0, return_inverse=True)[1]
+    noise = seed_noise(budgets, log_values, cells, ladders)
+    x = [names[:, 0], cell_means(images.astype(float), cells)]
+    means, weights = np.exp(cell_means(log_values, cells)), np.sqrt(counts) / noise.deviation(names[:, 1])
+    law = fit_law(x, means, offset=True, delta=LEAST_SQUARES, weights=weights)
+    generator = np.random.default_rng(seed)
+    drawn = means * np.exp(cell_means(noise.runs(generator, *noise.draw(generator, num_draws)), cells))
+    return SurfaceFit(method=method, law=law, draws=refit(law, x, drawn, LEAST_SQUARES, weights=weights))

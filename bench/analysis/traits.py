@@ -1,0 +1,97 @@
+"""What a method is: in which order it reveals tokens, how it attends, how many tokens a step has, what its loss is.
+
+Claims find their methods by these and not by labels, so that every experiment is judged. They follow from what a results folder
+keeps of its experiment: the paradigm's name, its options, and the sampler's steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Traits = Mapping[str, str]
+"""paradigm, order, attention, tokens_per_step, loss, tokens; a paradigm of somebody else's has its name alone."""
+
+BUILT_INS: Mapping[str, Traits] = {
+    "diffusion": {
+        "order": "none",
+        "attention": "bidirectional",
+        "tokens_per_step": "all",
+        "loss": "image diffusion",
+        "tokens": "latents",
+    },
+    "next-token": {
+        "order": "raster",
+        "attention": "causal",
+        "tokens_per_step": "one",
+        "loss": "cross-entropy",
+        "tokens": "codes",
+    },
+    "next-token-continuous": {
+        "order": "raster",
+        "attention": "causal",
+        "tokens_per_step": "one",
+        "loss": "diffusion",
+        "tokens": "latents",
+    },
+    "masked-token": {"order": "random", "attention": "bidirectional", "loss": "cross-entropy", "tokens": "codes"},
+    "mar": {"order": "random", "attention": "bidirectional", "loss": "diffusion", "tokens": "latents"},
+    "mar-discrete": {"order": "random", "attention": "bidirectional", "loss": "cross-entropy", "tokens": "codes"},
+}
+"""At their default options; where tokens_per_step is missing the sampler's steps decide it."""
+DEFAULT_STEPS = 16
+"""Of masked-token and mar."""
+WORLD_PATCH = 8
+"""Pixels per token and side of the procedural worlds' autoencoders."""
+
+
+def method_traits(identity: Mapping[str, Any]) -> dict[str, Traits]:
+    """Traits of each method of an experiment, from what experiment.json holds: its `methods` and its `data`."""
+    return {
+        name: traits(
+            method["paradigm"],
+            method.get("options") or {},
+            [setting.get("steps") for setting in method.get("settings") or ()],
+            num_tokens(identity.get("data"), str(method.get("tokenizer", ""))),
+        )
+        for name, method in identity.get("methods", {}).items()
+    }
+
+
+def traits(paradigm: str, options: Mapping[str, Any], steps: list[int | None], tokens: int | None) -> Traits:
+    """Traits of one method with its constructor options, the steps of its sampler settings, and its tokens per image."""
+    found = {"paradigm": paradigm, **BUILT_INS.get(paradigm, {})}
+    if len(found) == 1:
+        return found
+    if found["attention"] == "causal":
+        found["order"] = str(options.get("order") or found["order"])
+    if options.get("head"):
+        found["loss"] = str(options["head"])
+    if "tokens_per_step" not in found:
+        found["tokens_per_step"] = _tokens_per_step({DEFAULT_STEPS if s is None else s for s in steps}, tokens)
+    return found
+
+
+def _tokens_per_step(steps: set[int], tokens: int | None) -> str:
+    """Of samplers that reveal several tokens at once unless they take as many steps as there are tokens."""
+    if tokens is None or not steps:
+        return "unknown"
+    if min(steps) < tokens <= max(steps):
+        return "varied"
+    return "one" if min(steps) >= tokens else "several"
+
+
+def num_tokens(data: Any, tokenizer: str) -> int | None:
+    """Tokens of an image: of a procedural world, which ends with its pixels per side, or of described image data."""
+    if isinstance(data, str):
+        pixels, group = re.search(r"\d+$", data), 2 if tokenizer.endswith("-grouped") else 1
+        return (int(pixels[0]) // (WORLD_PATCH * group)) ** 2 if pixels else None
+    if not isinstance(data, Mapping):
+        return None
+    config = (data.get("tokenizers") or {}).get(tokenizer) or {"part": tokenizer}
+    autoencoder = data["autoencoders"].get(config["part"])
+    if autoencoder is None:
+        return None
+    pixels_per_token = int(autoencoder.get("stride") or autoencoder.get("patch")) * int(config.get("group", 1))
+    return (int(autoencoder["resolution"]) // pixels_per_token) ** 2
