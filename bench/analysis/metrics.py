@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from bench.analysis.intervals import Interval
 from bench.analysis.laws import Array
@@ -66,6 +66,10 @@ class Metric:
                 return np.asarray(np.log(values))
             num = rows["num_samples"].to_numpy(float)
             return np.asarray(np.log((values * num + 0.5) / ((1 - values) * num + 0.5)))
+
+    def scale_of(self, value: float) -> float:
+        """One possible value on the scale of comparison."""
+        return float({"log": np.log, "logit": logit, "fisher": np.arctanh, "raw": float}[self.scale](value))
 
     def unscaled(self, value: float) -> float:
         """Inverse of `scaled`, for one value."""

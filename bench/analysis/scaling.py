@@ -50,6 +50,8 @@ class ScalingFit:
     """Standard deviation between seeds of the metric's logarithm, pooled over budgets."""
     noise: SeedNoise | None = None
     """How it changes with the budget and how far rungs of one trunk share it."""
+    noise_draws: Array = field(default_factory=lambda: np.empty((0, 2)))
+    """(R, 2) levels and slopes of its log variance, those behind `draws`."""
     compute: Array = field(default_factory=lambda: np.empty(0))
     residuals: Array = field(default_factory=lambda: np.empty(0))
     """Logarithm of observed over fitted, per run."""
@@ -156,7 +158,8 @@ def fit_scaling(
     means, weights = np.exp(cell_means(log_values, cells)), np.sqrt(np.bincount(cells)) / noise.deviation(budgets)
     law, pure = (fit_law([budgets], means, offset=offset, delta=LEAST_SQUARES, weights=weights) for offset in (True, False))
     generator = np.random.default_rng(seed)
-    drawn = means * np.exp(cell_means(noise.runs(generator, *noise.draw(generator, num_draws)), cells))
+    levels, slopes, correlations = noise.draw(generator, num_draws)
+    drawn = means * np.exp(cell_means(noise.runs(generator, levels, slopes, correlations), cells))
     prefers_offset = information(law, compute, values, noise) < information(pure, compute, values, noise)
     floored, floored_draws = _floored(law, budgets, means, weights, drawn, floor, generator)
     return ScalingFit(
@@ -173,6 +176,7 @@ def fit_scaling(
         held_out_error_pure=held_out_error(budgets, means, weights, offset=False),
         seed_noise=pooled_deviation(log_values, cells),
         noise=noise,
+        noise_draws=np.stack([levels, slopes], axis=1),
         compute=compute,
         residuals=np.log(values / law(compute)),
     )

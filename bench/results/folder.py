@@ -3,6 +3,7 @@
     results/<name>/experiment.json     what every run is (identity.py); read by status, run, evaluate and sample
     results/<name>/plan.csv            what every run was counted to cost; read by table
     results/<name>/table.csv report.html figures/
+    results/<name>/forecast.json       what was predicted before it was trained
     results/<name>/runs/<run_id>/      run.json metrics.jsonl evals.jsonl weights.safetensors samples.png logs/{csv,tensorboard}/
     results/<name>/trunks/<trunk_id>/  metrics.jsonl and checkpoints to branch from; beside it <trunk_id>.lock
     results/<name>/cache/              latents, reference features, what all runs share
@@ -177,6 +178,11 @@ class Results:
     def slurm_jobs(self) -> Path:
         """The numbers of the jobs that were submitted."""
         return self.slurm / "jobs.json"
+
+    @property
+    def forecast(self) -> Path:
+        """What was predicted before it was trained."""
+        return self.root / "forecast.json"
 
     def run_folder(self, run_id: str) -> RunFolder:
         """Files of a run."""
