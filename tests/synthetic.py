@@ -26,10 +26,30 @@ COSTS = {
 AVERAGING_GAIN = {"diffusion": 1.5, "next-token": 1.1, "masked-token": 1.1, "mar": 1.2}
 
 
+BUDGETS = np.logspace(17, 19.5, 6)
+"""Six over 2.5 decades: the fewest that an exponent is fitted to."""
+
+
+def seed_ladders(generator: np.random.Generator, deviations: np.ndarray, num_seeds: int, correlation: float) -> np.ndarray:
+    """Gaussian noise (rungs, seeds) with a standard deviation per rung; any two rungs of a seed correlate equally."""
+    shared, own = generator.standard_normal((1, num_seeds)), generator.standard_normal((len(deviations), num_seeds))
+    return deviations[:, None] * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)
+
+
+def sweep(
+    generator: np.random.Generator, law: tuple[float, float, float], deviations: np.ndarray, correlation: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compute, values and seeds (n,) of three seeds at BUDGETS: offset, value at 1e17 less the offset, exponent."""
+    offset, scale, exponent = law
+    clean = offset + scale * (BUDGETS / 1e17) ** -exponent
+    values = clean[:, None] * np.exp(seed_ladders(generator, deviations, 3, correlation))
+    return np.repeat(BUDGETS, 3), values.ravel(), np.tile(np.arange(3.0), len(BUDGETS))
+
+
 def table(
     budgets: np.ndarray, *, num_sizes: int = 5, num_seeds: int = 3, noise: float = 0.02, seed: int = 0, raw: bool = True
 ) -> pd.DataFrame:
-    """One averaged and one raw test row per run; the size that is best grows as the square root of the budget."""
+    """One validation, one averaged and one raw test row per run; the best size grows as the square root of the budget."""
     generator = np.random.default_rng(seed)
     rows = []
     for method, (offset, scale, exponent) in LAWS.items():
@@ -78,6 +98,9 @@ def table(
                     }
                     quality = {"fid": fid, "fid_se": 0.02 * fid, "kid": fid / 100, "kid_se": fid / 5000}
                     quality |= {"prompt_accuracy": 1 - failure, "prompt_accuracy_se": 0.005}
+                    shown = {"fid": fid * 1.1, "prompt_accuracy": 1 - failure}
+                    hidden = dict.fromkeys(("latency_ms_b1_p50", "images_per_s", "tuned_for", "clip_score", "clip_score_se"))
+                    rows.append({**common, **hidden, **shown, "split": "validation", "num_samples": 1000, "ema": True})
                     held_out = {f"prompt_accuracy_heldout{level}": 1 - 1.2 * failure for level in ("", "_one", "_both")}
                     held_out |= {f"{name}_se": 0.01 for name in held_out}
                     parts = {

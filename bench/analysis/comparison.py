@@ -80,9 +80,7 @@ class Analysis:
     def best_sizes(self, name: str) -> pd.DataFrame:
         """The size of each method at each budget that is best on validation rows, with what its test rows say: see
         `best_per_budget`."""
-        return self._keep(
-            "best sizes", name, lambda: best_per_budget(self.rows(name), METRICS[name], self.validation)
-        )
+        return self._keep("best sizes", name, lambda: best_per_budget(self.rows(name), METRICS[name], self.validation))
 
     def best_runs(self, name: str) -> pd.DataFrame:
         """The runs of each method's best size at each budget, all seeds."""
@@ -149,7 +147,9 @@ class Analysis:
             values, budgets = METRICS[name].shortfall(mine), mine["flops_budget"].to_numpy(float)
             ladders = mine.groupby([*SIZE, "seed"]).ngroup().to_numpy()
             images = mine.groupby(["flops_budget", *SIZE])["images_seen"].transform("mean").to_numpy(float)
-            size = optimal_path("num_params", budgets, mine["num_params"].to_numpy(float), values, ladders, num_draws=self.num_draws)
+            size = optimal_path(
+                "num_params", budgets, mine["num_params"].to_numpy(float), values, ladders, num_draws=self.num_draws
+            )
             return size, optimal_path("images_seen", budgets, images, values, ladders, num_draws=self.num_draws)
 
         return self._keep("paths", name, lambda: self._by_method(self.rows(name), fit))
@@ -200,7 +200,9 @@ def analyse(frame: pd.DataFrame, num_draws: int = 1000, identity: Mapping[str, A
         notes.append("no finished run on test captions; there is nothing to compare yet")
     elif rows["flops_budget"].nunique() == 1:
         notes.append("there is one budget only; nothing can be said about scaling")
-    known = {str(m): traits(str(p), {}, [], None) for m, p in frame[["method", "paradigm"]].drop_duplicates().itertuples(index=False)}
+    known = {
+        str(m): traits(str(p), {}, [], None) for m, p in frame[["method", "paradigm"]].drop_duplicates().itertuples(index=False)
+    }
     found = Analysis(frame, tuple(notes), num_draws, {**known, **method_traits(identity or {})})
     note = _chosen_on_test(found)
     return replace(found, notes=(*notes, note)) if note else found

@@ -59,20 +59,15 @@ def make_forecast(analysis: Analysis, budget: float) -> dict[str, Any]:
                 lacking.append(f"{name} of {method}: {fit.missing}")
                 continue
             found = predict(fit, METRICS[name], budget)
-            predictions.append(
-                {"method": method, "metric": name, "value": found.value, "low": found.low, "high": found.high}
-            )
+            predictions.append({"method": method, "metric": name, "value": found.value, "low": found.low, "high": found.high})
             path = analysis.paths(name)[method][0]
             if not path.missing:
                 best = path.at(budget)
-                sizes.append(
-                    {"method": method, "metric": name, "num_params": best.value, "low": best.low, "high": best.high}
-                )
+                sizes.append({"method": method, "metric": name, "num_params": best.value, "low": best.low, "high": best.high})
         rows[name] = sorted(str(run) for run in analysis.best_runs(name)["run_id"])
     if not predictions:
         raise ValueError(f"nothing to forecast from: {lacking[0] if lacking else 'no finished run'}")
     content = {
-        "schema": SCHEMA,
         "budget": budget,
         "protocol": str(analysis.frame["protocol"].dropna().iloc[0]),
         "fitted_budgets": [analysis.budgets[0], analysis.budgets[-1]],
@@ -82,6 +77,12 @@ def make_forecast(analysis: Analysis, budget: float) -> dict[str, Any]:
         "rows": rows,
     }
     return {**content, "sha256": _digest(content, analysis.frame)}
+
+
+def add_forecast(known: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """What forecast.json holds with one more forecast: budgets ascending, one of the same budget replaced."""
+    others = [f for f in known.get("forecasts", ()) if abs(f["budget"] / made["budget"] - 1) > SAME_BUDGET]
+    return {"schema": SCHEMA, "forecasts": sorted([*others, made], key=lambda f: f["budget"])}
 
 
 def _digest(forecast: Mapping[str, Any], frame: pd.DataFrame) -> str:
@@ -147,7 +148,7 @@ def score_forecast(forecast: Mapping[str, Any], analysis: Analysis) -> list[Fore
             continue
         interval = Interval(said["low"], said["value"], said["high"])
         values = metric.scaled(mine)
-        low, high = (float(metric.scale_of(end)) for end in (interval.low, interval.high))
+        low, high = (metric.scale_of(end, float(mine["num_samples"].min())) for end in (interval.low, interval.high))
         outside = np.maximum(low - values, 0) + np.maximum(values - high, 0)
         scores.append(
             ForecastScore(

@@ -77,9 +77,7 @@ def _coefficients(design: Array, y: Array, num_draws: int, seed: int, ladders: A
     return estimate, np.sqrt(np.diag(covariance)), draws, freedom
 
 
-def isoflop_minimum(
-    budget: float, num_params: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS
-) -> IsoFlop:
+def isoflop_minimum(budget: float, num_params: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS) -> IsoFlop:
     """Fit the parabola to runs (n,) of one budget.
 
     There is a minimum only where the curvature is significantly above 0 (t test of the residuals, so that seeds and misfit both
@@ -140,7 +138,7 @@ def optimal_path(
     design = np.concatenate([(level[:, None] == np.arange(len(names))).astype(float), np.stack([x, x * z, x**2], axis=1)], axis=1)
     # the levels of the budgets absorb the vertex's own height, and its part that moves with compute
     estimate, error, draws, freedom = _coefficients(design, np.log(values), num_draws, seed, ladders)
-    slope, drift, curvature = estimate[-3:]
+    drift, curvature = estimate[-2:]
     if curvature <= 0 or curvature < error[-1] * student.ppf(CERTAINTY, freedom):
         return OptimalPath(what, missing="the curvature over all budgets is within the noise: no best size")
     kept = draws[draws[:, -1] > 0]

@@ -94,9 +94,7 @@ class _Problem:
         return np.asarray(log_y[..., self.measured].min(-1))
 
 
-def _problem(
-    logs: Array, offset: bool, delta: float, weights: Array | None, floor_error: float | None
-) -> tuple[_Problem, Array]:
+def _problem(logs: Array, offset: bool, delta: float, weights: Array | None, floor_error: float | None) -> tuple[_Problem, Array]:
     """The problem with its features centered, and what was taken off them (K,)."""
     center = logs.mean(0)
     weights = np.ones(len(logs)) if weights is None else weights
@@ -120,9 +118,7 @@ def objective(p: Array, problem: _Problem, log_y: Array, scale: float) -> tuple[
     return scale * float(huber(residual, delta).sum()), scale * np.concatenate(gradient)
 
 
-def _damped_newton(
-    starts: Array, problem: _Problem, log_y: Array, iterations: int = NEWTON_ITERATIONS
-) -> tuple[Array, Array]:
+def _damped_newton(starts: Array, problem: _Problem, log_y: Array, iterations: int = NEWTON_ITERATIONS) -> tuple[Array, Array]:
     """Minimize the Huber losses of many fits at once by Levenberg-Marquardt steps with Huber's weights.
 
     Args:

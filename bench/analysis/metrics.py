@@ -1,4 +1,4 @@
-"""The measures of quality: their columns, what measured them, on which scale they compare, and the size that stands for a method."""
+"""The measures of quality: columns, what measured them, on which scale they compare; the size that stands for a method."""
 
 from __future__ import annotations
 
@@ -67,9 +67,12 @@ class Metric:
             num = rows["num_samples"].to_numpy(float)
             return np.asarray(np.log((values * num + 0.5) / ((1 - values) * num + 0.5)))
 
-    def scale_of(self, value: float) -> float:
-        """One possible value on the scale of comparison."""
-        return float({"log": np.log, "logit": logit, "fisher": np.arctanh, "raw": float}[self.scale](value))
+    def scale_of(self, value: float, num: float) -> float:
+        """One value on the scale of comparison; a share of 0 or 1 counts as half an image of num."""
+        if self.share:
+            half = 0.5 / (num + 1)
+            return float(logit(min(max(value, half), 1 - half)))
+        return float({"log": np.log, "fisher": np.arctanh, "raw": float}[self.scale](value))
 
     def unscaled(self, value: float) -> float:
         """Inverse of `scaled`, for one value."""
@@ -93,8 +96,8 @@ class Metric:
         return np.asarray(expit(-self.scaled(rows))) if self.share else rows[self.column].to_numpy(float)
 
     def from_shortfall(self, value: float) -> float:
-        """The metric that a shortfall stands for."""
-        return 1 - value if self.share else value
+        """The metric that a shortfall stands for; no share is below 0."""
+        return max(1 - value, 0.0) if self.share else value
 
     def floor(self, rows: pd.DataFrame) -> Interval | None:
         """The measured floor of the shortfall with its error, from the rows of one method; None where it was not measured.

@@ -13,6 +13,7 @@ makes the intervals of a single mean those of Student.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def seed_noise(compute: Array, log_values: Array, cells: Array, ladders: Array) 
     spacing = float(steps.mean()) if len(steps) else 1.0
     previous, gap = np.full(len(compute), -1), np.zeros(len(compute))
     order = np.lexsort((log_c, ladders))
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         if ladders[before] == ladders[after]:
             previous[after], gap[after] = before, (log_c[after] - log_c[before]) / spacing
     scaled = deviation * np.exp(-0.5 * SLOPES[:, None] * (log_c - center))  # (B, n)

@@ -60,9 +60,7 @@ def fit_surface(
     refused = not_positive(values)
     if refused:
         return SurfaceFit(method=method, missing=refused)
-    names, cells, counts = np.unique(
-        np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True, return_counts=True
-    )
+    names, cells, counts = np.unique(np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True, return_counts=True)
     sizes, num_seeds = len(np.unique(num_params)), counts.min() if len(values) else 0
     if len(names) < MIN_SIZES**2 or sizes < MIN_SIZES or num_seeds < MIN_SEEDS:
         found = f"there are {sizes} sizes, {len(names)} cells and {num_seeds} seeds"

@@ -64,9 +64,11 @@ def degrees_of_freedom(variance_a: Array | float, variance_b: Array | float, n: 
 
 def difference(a: Sample, b: Sample) -> Difference | None:
     """The mean of a minus that of b; None when one of them has one seed, a value that is not finite, or no noise at all."""
+    if not (np.isfinite(a.values).all() and np.isfinite(b.values).all()):
+        return None
     variance = a.variance + b.variance
     middle = a.mean - b.mean
-    if not (np.isfinite(variance) and np.isfinite(middle)) or variance == 0:
+    if np.isnan(variance) or variance == 0:
         return None
     freedom = degrees_of_freedom(a.variance, b.variance, len(a.values), len(b.values))
     error = float(np.sqrt(variance))

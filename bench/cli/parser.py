@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench.cli.stages import evaluate, plan, report, run, status, sweep, table
+from bench.cli.stages import evaluate, forecast, plan, report, run, status, sweep, table
 from bench.cli.tools import check, doctor, new, paradigms, prepare, sample
 from bench.config.file import DEFAULT_EXPERIMENT
 from bench.errors import did_you_mean
@@ -94,6 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub = add(name, stage, text)
         sub.add_argument("results", type=Path)
     sub.add_argument("--json", action="store_true", help="one JSON object per run")
+    sub = add("forecast", forecast, "predict a budget from the fitted laws and keep it in forecast.json, before it is trained")
+    sub.add_argument("results", type=Path)
+    sub.add_argument("budget", help="training FLOPs of one run, such as 3e12")
     sub = add("paradigms", paradigms, "list the known paradigms and where they come from")
     sub.add_argument("--json", action="store_true", help="one JSON object per paradigm")
     sub = add("check", check, "run the conformance test on a paradigm")

@@ -76,6 +76,13 @@ def print_plan(made: Any, as_json: bool) -> None:
         "evaluation apart"
     )
     print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
+    from bench.analysis.claims import undecidable
+    from bench.analysis.scaling import MIN_SEEDS
+    from bench.analysis.traits import method_traits
+
+    open_claims = undecidable(method_traits(made.identity()), frame)
+    if open_claims:
+        print(f"claims that these seeds cannot decide (fewer than {MIN_SEEDS} where they read): {'; '.join(open_claims)}")
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -139,6 +146,32 @@ def report(options: argparse.Namespace) -> None:
     results = Results(options.results)
     write_report(results)
     print(results.report)
+
+
+def forecast(options: argparse.Namespace) -> None:
+    """Predict a budget from the table's laws and keep it in forecast.json, before anything is trained there."""
+    from bench.analysis.comparison import analyse
+    from bench.analysis.forecast import SAME_BUDGET, add_forecast, make_forecast
+    from bench.config.run import parse_budget
+    from bench.files import read_json, write_text
+    from bench.results.folder import Results
+    from bench.results.table import load_table
+
+    results, budget = Results(options.results), parse_budget(options.budget)
+    frame = load_table(options.results)
+    near = frame[(frame["flops_budget"] / budget - 1).abs() <= SAME_BUDGET]
+    begun = [run_id for run_id in near["run_id"].unique() if results.record(run_id)]
+    if begun:
+        raise UserError(f"{begun[0]} has begun: a forecast of {budget:.3g} FLOPs had to come before; take a budget without runs")
+    identity = read_json(results.experiment) if results.experiment.exists() else None
+    made = make_forecast(analyse(frame, identity=identity), budget)
+    known = read_json(results.forecast) if results.forecast.exists() else {}
+    write_text(results.forecast, json.dumps(add_forecast(known, made), indent=1) + "\n")
+    for said in made["predictions"]:
+        print(f"{said['metric']:16} {said['method']:24} {said['value']:.4g} [{said['low']:.4g}, {said['high']:.4g}]")
+    for reason in made["lacking"]:
+        print(f"not forecast: {reason}", file=sys.stderr)
+    print(f"{results.forecast} (sha256 {made['sha256'][:12]}): commit it before training at {budget:.3g} FLOPs", file=sys.stderr)
 
 
 def status(options: argparse.Namespace) -> None:

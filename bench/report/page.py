@@ -39,7 +39,8 @@ def write_report(results: Results) -> Analysis:
         ValueError: when there is no table, or it lacks columns.
     """
     frame, search = load_table(results.root), load_search(results)
-    analysis = analyse(frame)
+    identity = read_json(results.experiment) if results.experiment.exists() else None
+    analysis = analyse(frame, identity=identity)
     charts, tuned = all_charts(analysis), tuning_charts(analysis, search)
     drawn = {chart.name: _save(chart.draw(), results, chart.name) for chart in charts + tuned if not chart.missing}
     _remove_others(results, drawn)
