@@ -44,10 +44,13 @@ def _said(found: Difference | None, map_back: Callable[[float], float], kind: st
     if found is None:
         return f", no interval: {why}"
     shown = found.interval.map(map_back)
+    if shown.low == shown.high:
+        return f", {kind} {number(shown.value)}, counted"
     return f", {kind} {number(shown.value)} [{number(shown.low)}, {number(shown.high)}], p = {found.p_value:.2g}"
 
 
 def _seeds(samples: list[Sample]) -> str:
+    """Why two samples have no interval."""
     return "one seed" if min(len(s.values) for s in samples) < 2 else "the seeds do not differ"
 
 

@@ -50,7 +50,7 @@ def method_traits(identity: Mapping[str, Any]) -> dict[str, Traits]:
     """Traits of each method of an experiment, from what experiment.json holds: its `methods` and its `data`."""
     return {
         name: traits(
-            method["paradigm"],
+            str(method.get("paradigm", "")),
             method.get("options") or {},
             [setting.get("steps") for setting in method.get("settings") or ()],
             num_tokens(identity.get("data"), str(method.get("tokenizer", ""))),
@@ -90,8 +90,8 @@ def num_tokens(data: Any, tokenizer: str) -> int | None:
     if not isinstance(data, Mapping):
         return None
     config = (data.get("tokenizers") or {}).get(tokenizer) or {"part": tokenizer}
-    autoencoder = data["autoencoders"].get(config["part"])
-    if autoencoder is None:
+    autoencoder = (data.get("autoencoders") or {}).get(config.get("part"))
+    if not autoencoder:
         return None
-    pixels_per_token = int(autoencoder.get("stride") or autoencoder.get("patch")) * int(config.get("group", 1))
-    return (int(autoencoder["resolution"]) // pixels_per_token) ** 2
+    pixels_per_token = int(autoencoder.get("stride") or autoencoder["patch"]) * int(config.get("group", 1))
+    return (int(data.get("resolution") or autoencoder["resolution"]) // pixels_per_token) ** 2
