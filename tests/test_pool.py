@@ -190,8 +190,12 @@ def test_a_failure_of_one_process_keeps_its_worker(tmp_path: Path) -> None:
 def test_a_signal_asks_every_worker_to_stop_and_waits_for_them(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM)
     stage = Stage([lambda _: None], [lambda _: signal.raise_signal(number)], [ends("done")])
-    with pytest.raises(KeyboardInterrupt):
-        stage.run(tmp_path, 2)
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(tmp_path, 2)
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)
     assert [worker.did for worker in stage.workers] == [["stop", "close"]] * 2
     assert stage.given == [(0, False), (1, False)]
     assert stage.said[-1] == "stopping: runs in training write a checkpoint"

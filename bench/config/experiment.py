@@ -126,6 +126,11 @@ class Evaluation:
     throughput_batches: tuple[int, ...] = (64, 256)
     seed: int = 0
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Evaluation:
+        """Inverse of dataclasses.asdict, also after a JSON round trip."""
+        return cls(**{**content, "throughput_batches": tuple(content["throughput_batches"])})
+
     @property
     def validation_only(self) -> bool:
         """No test captions are sampled: a learning-rate search never touches them."""

@@ -48,7 +48,7 @@ class Identity:
             budget=content["budget"],
             data=data if isinstance(data, str) else ImageData.from_dict(data),
             methods={name: Method.from_dict(method) for name, method in content["methods"].items()},
-            evaluation=Evaluation(**content["evaluation"]),
+            evaluation=Evaluation.from_dict(content["evaluation"]),
             runs={run_id: Run.from_dict(run) for run_id, run in content["runs"].items()},
         )
 
