@@ -188,27 +188,25 @@ class GaussianDiffusion(nn.Module):
         kept, law = self.evaluated_steps(sampler, steps), sampling_schedule(self.schedule, self.noise_shift)
         device = self.abar.device
         x = torch.randn(shape, generator=generator, device=device)
+
+        def evaluate(x: Tensor, index: int) -> tuple[Tensor, Tensor]:
+            """The estimated clean rows, and what the network says of the variance."""
+            out = predict(x, torch.full((1,), kept[index], device=device)).float()  # one time for all rows
+            clean = self.clean_estimate(x, out[..., : shape[-1]], law[kept[index]])
+            return clean if clip is None else clean.clamp(-clip, clip), out[..., shape[-1] :]
+
         if sampler == "probability-flow":
-
-            def clean_at(x: Tensor, index: int) -> Tensor:
-                out = predict(x, torch.full((1,), kept[index], device=device)).float()
-                clean = self.clean_estimate(x, out[..., : shape[-1]], law[kept[index]])
-                return clean if clip is None else clean.clamp(-clip, clip)
-
-            return follow(clean_at, temperature * x, [law[step] for step in kept])
+            return follow(lambda x, index: evaluate(x, index)[0], temperature * x, [law[step] for step in kept])
         for index in reversed(range(steps)):
             abar, previous = law[kept[index]], law[kept[index - 1]] if index else 1.0
-            out = predict(x, torch.full((1,), kept[index], device=device)).float()  # one time for all rows
-            estimate = self.clean_estimate(x, out[..., : shape[-1]], abar)
-            if clip is not None:
-                estimate = estimate.clamp(-clip, clip)
+            estimate, rest = evaluate(x, index)
             beta = 1 - abar / previous
             x = (math.sqrt(previous) * beta * estimate + math.sqrt(1 - beta) * (1 - previous) * x) / (1 - abar)
             if index:
                 least = beta * (1 - previous) / (1 - abar)
                 spread: Tensor | float = math.sqrt(least)
                 if self.learned_variance:
-                    spread = (0.5 * _interpolate(out[..., shape[-1] :], math.log(beta), math.log(least))).exp()
+                    spread = (0.5 * _interpolate(rest, math.log(beta), math.log(least))).exp()
                 x = x + temperature * spread * torch.randn(shape, generator=generator, device=device)
         return x
 
