@@ -112,7 +112,7 @@ def seed_noise(compute: Array, log_values: Array, cells: Array, ladders: Array) 
     previous, gap = np.full(len(compute), -1), np.zeros(len(compute))
     order = np.lexsort((log_c, ladders))
     for before, after in pairwise(order):
-        if ladders[before] == ladders[after]:
+        if ladders[before] == ladders[after] and log_c[before] < log_c[after]:
             previous[after], gap[after] = before, (log_c[after] - log_c[before]) / spacing
     scaled = deviation * np.exp(-0.5 * SLOPES[:, None] * (log_c - center))  # (B, n)
     follows = (previous >= 0) & known & known[previous]
