@@ -33,6 +33,7 @@ PAUSE_SECONDS = (0.1, 2.5)
 STOP_SECONDS = 2.0
 """How long a write may be delayed, and a disk stay full."""
 DISK_MEGABYTES = 96
+MOST_LAUNCHERS = 8
 KINDS = (
     *("launcher killed", "launcher terminated", "worker killed", "bit flipped", "checkpoint cut"),
     *("second launcher", "writes delayed", "disk filled"),
@@ -87,7 +88,7 @@ def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.
     elif kind == "disk filled":
         hit = os.path.ismount(root.parent) and fill(root.parent, chance.uniform(0, STOP_SECONDS))
     elif kind == "second launcher":
-        hit = len(launchers) < 3
+        hit = len(launchers) < MOST_LAUNCHERS
         if hit:
             launchers.append(begin(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.1"))
     else:

@@ -66,15 +66,18 @@ def train_part(
         (root / f"interrupted-{group.rank}").write_text(str(error))
 
 
-def process(rank: int, size: int, address: str, *arguments: object) -> None:
+def process(rank: int, size: int, address: str, trainings: list[tuple[object, ...]]) -> None:
     torch.set_num_threads(1)
-    train_part(*arguments, group=ProcessGroup.join(rank, size, size, address))  # type: ignore[arg-type]
+    group = ProcessGroup.join(rank, size, size, address)
+    for arguments in trainings:
+        train_part(*arguments, group=group)  # type: ignore[arg-type]
     torch.distributed.destroy_process_group()
 
 
-def on_devices(size: int, *arguments: object) -> None:
+def on_devices(size: int, *trainings: tuple[object, ...]) -> None:
+    """One training after another, each given by its arguments, in as many processes."""
     context, address = multiprocessing.get_context("spawn"), f"127.0.0.1:{free_port()}"
-    processes = [context.Process(target=process, args=(rank, size, address, *arguments)) for rank in range(size)]
+    processes = [context.Process(target=process, args=(rank, size, address, list(trainings))) for rank in range(size)]
     for each in processes:
         each.start()
     for each in processes:

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import MINIATURE, start, sweep_of
 from on_devices import DATASET, METHODS, make_run, on_devices, train_part
 from processes import workers_of
 from safetensors.torch import load_file
@@ -70,27 +69,32 @@ def test_micro_batches_change_nothing(
     same_training(tmp_path, straight)
 
 
-@pytest.mark.parametrize("micro_batch", [None, 2])
-def test_two_devices_change_nothing(
-    whole: tuple[str, Path, float], latents: dict[str, Path], tmp_path: Path, micro_batch: int | None
-) -> None:
-    paradigm, straight, budget = whole
-    on_devices(2, latents[METHODS[paradigm].tokenizer], paradigm, tmp_path, micro_batch, budget, None)
-    same_training(tmp_path, straight)
+@pytest.fixture(scope="module")
+def divided(whole: tuple[str, Path, float], latents: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training three times on two devices: as it is, in micro-batches of 2, and with a signal at step 7."""
+    paradigm, _, budget = whole
+    folder, root = latents[METHODS[paradigm].tokenizer], tmp_path_factory.mktemp("divided")
+    given = (("as it is", None, None), ("micro-batches", 2, None), ("interrupted", None, 7))
+    on_devices(2, *((folder, paradigm, root / name, micro_batch, budget, signal_at) for name, micro_batch, signal_at in given))
+    return root
+
+
+@pytest.mark.parametrize("name", ["as it is", "micro-batches"])
+def test_two_devices_change_nothing(whole: tuple[str, Path, float], divided: Path, name: str) -> None:
+    same_training(divided / name, whole[1])
 
 
 def test_a_signal_to_one_stops_all_and_another_division_goes_on(
-    whole: tuple[str, Path, float], latents: dict[str, Path], tmp_path: Path
+    whole: tuple[str, Path, float], divided: Path, latents: dict[str, Path]
 ) -> None:
     paradigm, straight, budget = whole
-    folder = latents[METHODS[paradigm].tokenizer]
-    on_devices(2, folder, paradigm, tmp_path, None, budget, 7)
-    said = {(tmp_path / f"interrupted-{rank}").read_text() for rank in range(2)}
-    assert len(said) == 1
-    assert "at step 7" in said.pop() or "at step 8" in str(said)
-    assert len(checkpoints(tmp_path / "running")) == 1
-    train_part(folder, paradigm, tmp_path, 2, budget, None)
-    same_training(tmp_path, straight)
+    root = divided / "interrupted"
+    first, second = ((root / f"interrupted-{rank}").read_text() for rank in range(2))
+    assert first == second
+    assert first.endswith(("at step 7", "at step 8"))
+    assert len(checkpoints(root / "running")) == 1
+    train_part(latents[METHODS[paradigm].tokenizer], paradigm, root, 2, budget, None)
+    same_training(root, straight)
 
 
 DRAWS = {
@@ -149,34 +153,32 @@ def test_the_division_is_no_part_of_a_run() -> None:
 # -- whole sweeps
 
 
-def sweep(root: Path, *arguments: str, kill: int | None = None) -> str:
-    """A sweep of one paradigm; with `kill` the process of that rank is killed in training."""
-    command = [sys.executable, "-m", "bench", "sweep", "--experiment", str(Path(__file__).parent / "miniature.py")]
-    command += ["--results", str(root), "--paradigms", "next-token", *arguments]
-    environment = {**os.environ, "PARADIGM_BENCH_CHECKPOINT_SECONDS": "0.2"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+def sweep(root: Path, *, kill: int | None = None) -> str:
+    """A sweep of one paradigm on two devices; with `kill` the process of that rank is killed in training."""
+    process = start(
+        *sweep_of(MINIATURE, root, "--paradigms", "next-token", "--devices", "2"), PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2"
+    )
     if kill is not None:
         deadline = time.monotonic() + 120
         while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(workers_of(process.pid)[kill], signal.SIGKILL)
     said = process.communicate()[1]
-    assert process.returncode == (1 if kill else 0), said
+    assert process.returncode == (0 if kill is None else 1), said
     return said
 
 
 @pytest.mark.skipif(num_cores() < 2 and not torch.cuda.is_available(), reason="two devices are two cores here, and there is one")
-def test_a_sweep_on_two_devices_is_the_sweep_on_one_and_survives_a_kill(tmp_path: Path) -> None:
-    sweep(tmp_path / "one")
-    sweep(tmp_path / "two", "--devices", "2")
-    one, two = load_table(tmp_path / "one"), load_table(tmp_path / "two")
+def test_a_sweep_on_two_devices_is_the_sweep_on_one_and_survives_a_kill(swept: Path, tmp_path: Path) -> None:
+    """The process that follows is killed; the row of its run names the signal, and the next sweep trains it."""
+    one = load_table(swept)
+    one = one[one["method"] == "next-token"]
+    said = sweep(tmp_path, kill=1)
+    assert "one of its processes died of SIGKILL (killed, perhaps out of memory): " in said
+    assert load_table(tmp_path)["status"].eq("failed").any()
+    sweep(tmp_path)
+    two = load_table(tmp_path)
+    assert two["status"].eq("done").all()
     assert one["run_id"].tolist() == two["run_id"].tolist()
     assert one["flops_spent"].tolist() == two["flops_spent"].tolist()
     assert one["loss"].tolist() == pytest.approx(two["loss"].tolist(), rel=1e-3)
-    assert two["status"].eq("done").all()
-
-    killed = tmp_path / "killed"
-    assert "one of its processes died of SIGKILL (killed, perhaps out of memory): " in sweep(killed, "--devices", "2", kill=1)
-    assert load_table(killed)["status"].eq("failed").any()
-    sweep(killed, "--devices", "2")
-    assert load_table(killed)["loss"].tolist() == pytest.approx(two["loss"].tolist(), rel=1e-3)

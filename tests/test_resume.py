@@ -5,14 +5,15 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import command_line
 import pandas as pd
 import pytest
 import torch
+from command_line import MINIATURE, sweep_of
 from miniature import EXPERIMENT, SAME
 from processes import alive, children, workers_of
 from safetensors.torch import load_file
@@ -28,7 +29,6 @@ from bench.train.checkpoint_callback import InterruptedTrainingError
 from bench.train.loop import Segment, Trained, train_segment
 from bench.train.metrics_callback import Progress
 
-HERE = Path(__file__).parent
 DATASET = open_data(EXPERIMENT.data)
 METHOD = {m.name: m for m in EXPERIMENT.methods}["mar"]  # random shapes, a mask and a head with noise: the most that can go wrong
 RUN = first_run(EXPERIMENT, METHOD, EXPERIMENT.sizes[0], 10**9, DATASET)
@@ -175,19 +175,19 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 # -- whole sweeps
 
 
+METHODS = ["diffusion", "next-token"]
+
+
 def start(root: Path, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "bench", "sweep", "--experiment", str(HERE / "miniature.py"), "--results", str(root)]
-    command += ["--paradigms", "diffusion,next-token"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, start_new_session=True)
+    """A sweep of two of the miniature experiment's methods."""
+    return command_line.start(*sweep_of(MINIATURE, root, "--paradigms", ",".join(METHODS)), **environment)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    root = tmp_path_factory.mktemp("undisturbed") / "results"
-    process = start(root)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    return load_table(root)[SAME]
+def undisturbed(swept: Path) -> pd.DataFrame:
+    """Their rows where nothing went wrong."""
+    table = load_table(swept)
+    return table[table["method"].isin(METHODS)][SAME].reset_index(drop=True)
 
 
 def start_in_training(root: Path) -> "subprocess.Popen[str]":
@@ -228,11 +228,11 @@ def test_a_killed_worker_costs_its_own_job_a_retry(undisturbed: pd.DataFrame, tm
 
 
 def test_sweeps_started_together_share_the_work(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
-    """Eight launchers on one folder at once: each ends well, and no run is trained or evaluated twice."""
+    """Three launchers on one folder at once: each ends well, and no run is trained or evaluated twice."""
     root = tmp_path / "results"
-    together = [start(root) for _ in range(8)]
-    said = [process.communicate()[1] for process in together]
-    assert [process.returncode for process in together] == [0] * 8, said
+    launchers = [start(root) for _ in range(3)]
+    said = [process.communicate()[1] for process in launchers]
+    assert [process.returncode for process in launchers] == [0] * 3, said
     pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
     for folder in (root / "runs").iterdir():
         steps = [line["step"] for line in read_lines(folder / "metrics.jsonl")]
