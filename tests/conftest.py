@@ -1,16 +1,20 @@
-"""What all tests share: one thread, one world, one finished miniature sweep."""
+"""What all tests share: one thread, one world, one finished miniature sweep, one report of a table with known laws."""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import synthetic
 import torch
 from command_line import MINIATURE, bench_process, sweep_of
 from filelock import FileLock
 
 from bench.data.shapes_world import ShapesWorld
+from bench.report.page import write_report
+from bench.results.folder import Results
 
 torch.set_num_threads(1)
 
@@ -59,3 +63,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_sweep(swept: Path, tmp_path: Path) -> Path:
     """A copy of the finished sweep that a test may change."""
     return Path(shutil.copytree(swept, tmp_path / "results"))
+
+
+def _report(folder: Path) -> None:
+    write_report(synthetic.write(folder, synthetic.table(np.logspace(17, 19.5, 6))))
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The report of the synthetic table, drawn once for all tests, to be read only."""
+    return Results(shared(tmp_path_factory, "report", _report))

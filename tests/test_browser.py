@@ -5,22 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-import synthetic
+from installed import lacks
 
-from bench.report.page import write_report
 from bench.results.folder import Results
-
-BUDGETS = np.logspace(17, 19.5, 6)
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    results = synthetic.write(tmp_path_factory.mktemp("report"), synthetic.table(BUDGETS))
-    write_report(results)
-    return results
-
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 PROBE = """
@@ -50,7 +38,6 @@ window.addEventListener("load", () => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desktop", "phone"])
 def test_the_page_in_a_browser(report: Results, width: int, height: int, tmp_path: Path) -> None:
     """Opens, sorts by a click on a focusable header, overflows at no width, logs no error and fetches nothing."""
@@ -58,7 +45,9 @@ def test_the_page_in_a_browser(report: Results, width: int, height: int, tmp_pat
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
     probed = tmp_path / "page.html"
     probed.write_text(page.replace("</body>", PROBE + "</body>"))
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},{height}", "--dump-dom"]
+    if CHROMIUM is None:
+        lacks("Chromium is not on the PATH")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},{height}", "--dump-dom"]
     command += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run([*command, probed.as_uri()], capture_output=True, text=True, check=True, timeout=120)
     found = dict(re.findall(r'<p id="(\w+)">([^<]*)</p>', done.stdout))

@@ -12,6 +12,8 @@ from command_line import MINIATURE, bench, bench_process, variant
 from bench.registry import BUILT_INS
 
 ROOT = Path(__file__).parent.parent
+ONE_METHOD = ("--experiment", str(MINIATURE), "--paradigms", "next-token")
+"""What is planned soonest."""
 
 
 BROKEN = {
@@ -33,7 +35,7 @@ BROKEN = {
         (["--budget", "-1"], "BUDGET must be a number"),
         (["--budget", "0"], "BUDGET must be a number"),
         (["--budget", "inf"], "BUDGET must be a number"),
-        (["--budget", "1e6"], "BUDGET is too small"),
+        ([*ONE_METHOD, "--budget", "1e6"], "BUDGET is too small"),
         (["--paradigms", "difusion"], "did you mean 'diffusion'"),
         (["--experiment", "shapez"], "did you mean 'shapes"),
         (["--experiment", "@broken"], "raises ZeroDivisionError"),
@@ -47,7 +49,7 @@ BROKEN = {
         (["--experiment", "@temperature"], "method 'diffusion': temperature must be positive, not 0"),
         (["--experiment", "@null"], "condition_dropout=0 trains no null condition"),
     ],
-    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+    ids=lambda v: " ".join(v[-2:]) if isinstance(v, list) else "",
 )
 @pytest.mark.parametrize("command", ["plan", "sweep"])
 def test_bad_input(command: str, arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -70,14 +72,14 @@ def test_bad_input(command: str, arguments: list[str], said: str, tmp_path: Path
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    done = bench("plan", "--experiment", MINIATURE, "--results", tmp_path / "results")
+    done = bench("plan", *ONE_METHOD, "--results", tmp_path / "results")
     assert done.status == 2
     assert "cannot write" in done.err
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = bench("plan", "--experiment", MINIATURE, "--results", tmp_path / "file" / "results")
+    done = bench("plan", *ONE_METHOD, "--results", tmp_path / "file" / "results")
     assert done.status == 2
     assert "cannot write" in done.err
 
@@ -91,7 +93,7 @@ def test_an_empty_results_folder(command: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_run(tmp_path: Path) -> None:
-    assert bench("plan", "--experiment", MINIATURE, "--results", tmp_path / "r").status == 0
+    assert bench("plan", *ONE_METHOD, "--results", tmp_path / "r").status == 0
     known = bench("status", tmp_path / "r").out.split()[-1]
     done = bench("run", tmp_path / "r", known[:-1])
     assert done.status == 2
@@ -99,7 +101,7 @@ def test_an_unknown_run(tmp_path: Path) -> None:
 
 
 def test_years_are_refused(tmp_path: Path) -> None:
-    done = bench("sweep", "--budget", "1e20", "--results", tmp_path / "r")
+    done = bench("sweep", *ONE_METHOD, "--budget", "1e20", "--results", tmp_path / "r")
     assert done.status == 2
     assert "years of training" in done.err
     assert "the largest budget that fits is about BUDGET=" in done.err
@@ -107,7 +109,7 @@ def test_years_are_refused(tmp_path: Path) -> None:
 
 
 def test_plan_of_1e20_prints_hours(tmp_path: Path) -> None:
-    done = bench("plan", "--budget", "1e20", "--results", tmp_path / "r")
+    done = bench("plan", *ONE_METHOD, "--budget", "1e20", "--results", tmp_path / "r")
     assert done.status == 0
     assert "hours" in done.out
     assert "years of training on this machine" in done.out

@@ -21,13 +21,6 @@ RESULTS = Path(__file__).parent.parent / "results"
 BUDGETS = np.logspace(17, 19.5, 6)
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    results = synthetic.write(tmp_path_factory.mktemp("report"), synthetic.table(BUDGETS))
-    write_report(results)
-    return results
-
-
 def test_figures_are_not_empty(report: Results) -> None:
     pictures = sorted(report.figures.glob("*.png"))
     assert {p.stem for p in pictures} >= {
