@@ -1,6 +1,5 @@
 """One training in this process, or divided among several; importable, so that processes can be started on it."""
 
-import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -13,6 +12,7 @@ from bench.config.run import Run
 from bench.data.open import open_data
 from bench.plan.machine import free_port
 from bench.plan.plan import first_run
+from bench.sweep.workers import start_server
 from bench.train import checkpoint_callback, lightning_module
 from bench.train.checkpoint_callback import InterruptedTrainingError
 from bench.train.distributed import ALONE, ProcessGroup
@@ -76,7 +76,7 @@ def process(rank: int, size: int, address: str, trainings: list[tuple[object, ..
 
 def on_devices(size: int, *trainings: tuple[object, ...]) -> None:
     """One training after another, each given by its arguments, in as many processes."""
-    context, address = multiprocessing.get_context("spawn"), f"127.0.0.1:{free_port()}"
+    context, address = start_server(), f"127.0.0.1:{free_port()}"
     processes = [context.Process(target=process, args=(rank, size, address, list(trainings))) for rank in range(size)]
     for each in processes:
         each.start()

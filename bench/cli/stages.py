@@ -76,11 +76,13 @@ def print_plan(made: Any, as_json: bool) -> None:
         "evaluation apart"
     )
     print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
+    from dataclasses import asdict
+
     from bench.analysis.claims import undecidable
     from bench.analysis.scaling import MIN_SEEDS
     from bench.analysis.traits import method_traits
 
-    open_claims = undecidable(method_traits(made.identity()), frame)
+    open_claims = undecidable(method_traits(asdict(made.identity)), frame)
     if open_claims:
         print(f"claims that these seeds cannot decide (fewer than {MIN_SEEDS} where they read): {'; '.join(open_claims)}")
 
@@ -160,7 +162,7 @@ def forecast(options: argparse.Namespace) -> None:
     results, budget = Results(options.results), parse_budget(options.budget)
     frame = load_table(options.results)
     near = frame[(frame["flops_budget"] / budget - 1).abs() <= SAME_BUDGET]
-    begun = [run_id for run_id in near["run_id"].unique() if results.record(run_id)]
+    begun = [run_id for run_id in near["run_id"].unique() if results.run_folder(run_id).record.status != "missing"]
     if begun:
         raise UserError(f"{begun[0]} has begun: a forecast of {budget:.3g} FLOPs had to come before; take a budget without runs")
     identity = read_json(results.experiment) if results.experiment.exists() else None

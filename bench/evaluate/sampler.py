@@ -5,8 +5,9 @@ Letters: n images, M condition tokens.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Sampler:
         return torch.cat(out)
 
 
-def save_grid(images: Tensor, path: Path, prompts: Sequence[str] = (), obeyed: Sequence[bool] | None = None) -> None:
+def save_grid(images: Tensor, path: Path, prompts: Sequence[str] = (), obeyed: Iterable[bool] | None = None) -> None:
     """The first images (n, 3, H, H) in rows of 8, as PNG (never JPEG: its artifacts change what the verifier reads).
 
     What each image was asked to show, and whether it does, go into the file's text as JSON lists `prompts` and `obeyed`.
@@ -93,7 +94,7 @@ def save_grid(images: Tensor, path: Path, prompts: Sequence[str] = (), obeyed: S
     if prompts:
         text.add_itxt("prompts", json.dumps(list(prompts[: len(shown)]), ensure_ascii=False))
     if obeyed is not None:
-        text.add_itxt("obeyed", json.dumps([bool(verdict) for verdict in obeyed[: len(shown)]]))
+        text.add_itxt("obeyed", json.dumps([bool(verdict) for verdict in itertools.islice(obeyed, len(shown))]))
     if rows:
         Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path, pnginfo=text)
 
