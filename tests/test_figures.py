@@ -154,6 +154,8 @@ def test_best_sizes() -> None:
         assert same(points(right, f"{method}: best run"), pairs(cells["images_seen"].mean().index, cells["images_seen"].mean()))
         minima = [(m.budget, m.num_params) for m in found.minima("fid")[method] if not m.missing]
         assert same(points(left, f"{method}: minima"), sorted(minima))
+        spans = [(m.budget, m.interval) for m in found.minima("fid")[method] if m.interval]
+        assert same(points(left, f"{method}: intervals"), sorted((b, end) for b, i in spans for end in (i.low, i.high)))
 
 
 def validation(name: str, metric: str) -> pd.DataFrame:

@@ -11,6 +11,8 @@ import synthetic
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from bench.analysis.comparison import analyse
+from bench.analysis.forecast import add_forecast, make_forecast
 from bench.report.page import write_report
 from bench.report.samples import MISSED, OBEYED
 from bench.results.columns import ALL_COLUMNS, COLUMNS, column_dictionary
@@ -186,3 +188,26 @@ def test_a_table_of_an_older_schema_is_read_with_newer_columns_empty(tmp_path: P
     found = load_table(tmp_path)
     assert list(found.columns) == list(COLUMNS)
     assert found[newer].isna().all().all()
+
+
+def test_a_forecast_is_shown_and_scored(tmp_path: Path) -> None:
+    """Before anything is trained the page gives the predictions; afterwards how they fared, and whether they were changed."""
+    full = synthetic.table(np.append(BUDGETS, 1e20), num_sizes=1, raw=False)
+    made = make_forecast(analyse(full[full["flops_budget"] < 1e20], num_draws=100), 1e20)
+    results = synthetic.write(tmp_path, full[full["flops_budget"] < 1e20])
+    results.forecast.write_text(json.dumps(add_forecast({}, made)))
+    write_report(results)
+    before = results.report.read_text()
+    assert "nothing has been trained at the forecast&#39;s budget yet" in before
+    assert "FID of diffusion" in before
+    full.to_csv(results.table, index=False)
+    write_report(results)
+    after = results.report.read_text()
+    section = after[after.index('id="forecast-section"') :]
+    assert "predicted intervals hold the mean over seeds" in section
+    assert section.count(" of 3</td>") >= len(made["predictions"])
+    assert "Hash:" not in section
+    made["predictions"][0]["value"] *= 2
+    results.forecast.write_text(json.dumps(add_forecast({}, made)))
+    write_report(results)
+    assert "was changed after it was made" in results.report.read_text()

@@ -148,7 +148,7 @@ def test_the_wheel_of_the_suite_works_from_any_folder(tmp_path: Path) -> None:
     held = zipfile.ZipFile(wheel).namelist()
     for part in (
         "weights/shapes32-v1/card.json",
-        "templates/report.html",
+        "templates/page.html.jinja",
         "templates/plugin/module.py.jinja",
         "experiments/shapes.py",
     ):

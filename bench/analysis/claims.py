@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.analysis.comparison import Analysis, leader
-from bench.analysis.effects import Effect, number
+from bench.analysis.effects import Effect
 from bench.analysis.metrics import SIZE
 from bench.analysis.scaling import MIN_SEEDS
 from bench.analysis.statements import STATEMENTS, Statement
 from bench.analysis.traits import Traits
 from bench.analysis.verdicts import Verdict, verdict
+from bench.progress import format_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ def summary(analysis: Analysis) -> str:
             continue
         metric = analysis.metric(name)
         first, second, lead = leader(samples, metric)
-        means = {method: number(metric.unscaled(samples[method].mean)) for method in (first, second) if method}
-        text = f"At {top:.1e} training FLOPs per run {first} leads on {words} ({means[first]}"
+        means = {method: format_number(metric.unscaled(samples[method].mean)) for method in (first, second) if method}
+        text = f"At {format_number(top)} training FLOPs per run {first} leads on {words} ({means[first]}"
         if second is None:
             sentences.append(text + ", no other method)")
             continue

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.analysis.intervals import LEVELS
 from bench.analysis.scaling import EXTRAPOLATION_DECADES, ScalingFit
+from bench.progress import format_number
 
 SURE = 0.95
 """Share of draws with a crossing above which there is one, and share without above which there is none."""
@@ -42,10 +43,10 @@ class Crossing:
         names, share = f"{self.first} and {self.second}", f"{1 - self.share_without:.0%} of draws have one"
         if self.state == "no crossing" or self.quantiles is None:
             low, high = self.searched
-            return f"{names}: no crossing between {low:.1e} and {high:.1e} FLOPs ({share})"
+            return f"{names}: no crossing between {format_number(low)} and {format_number(high)} FLOPs ({share})"
         low, middle, high = self.quantiles
         where = "interpolated" if self.inside else "extrapolated"
-        span = f"{middle:.2e} FLOPs, 95 % interval {low:.1e} to {high:.1e}, {where}"
+        span = f"{format_number(middle)} FLOPs, 95 % interval {format_number(low)} to {format_number(high)}, {where}"
         return f"{names}: {span}; {share}" if self.state == "crossing" else f"{names}: undetermined, {share}; among these {span}"
 
 

@@ -14,6 +14,7 @@ from bench.analysis.intervals import Interval
 from bench.analysis.matched_cost import cheapest_points, confirmed, matched_quality
 from bench.analysis.metrics import METRICS
 from bench.analysis.welch import Difference, Sample, difference
+from bench.progress import format_number
 
 MIN_TREND_BUDGETS = 3
 ABOVE_FLOOR = 2.0
@@ -35,18 +36,14 @@ class Effect:
 Estimate = Callable[[Analysis, str, str], Effect]
 
 
-def number(value: float) -> str:
-    """A value in a sentence."""
-    return f"{value:.3g}"
-
-
 def _said(found: Difference | None, map_back: Callable[[float], float], kind: str, why: str) -> str:
     if found is None:
         return f", no interval: {why}"
     shown = found.interval.map(map_back)
     if shown.low == shown.high:
-        return f", {kind} {number(shown.value)}, counted"
-    return f", {kind} {number(shown.value)} [{number(shown.low)}, {number(shown.high)}], p = {found.p_value:.2g}"
+        return f", {kind} {format_number(shown.value)}, counted"
+    ends = f"[{format_number(shown.low)}, {format_number(shown.high)}]"
+    return f", {kind} {format_number(shown.value)} {ends}, p = {format_number(found.p_value, 2)}"
 
 
 def _seeds(samples: list[Sample]) -> str:
@@ -61,10 +58,10 @@ def advantage(name: str, which: int) -> Estimate:
         metric, budget = METRICS[name], analysis.budgets[which]
         samples = analysis.samples(name, budget)
         if a not in samples or b not in samples:
-            return Effect(a, b, f"{a} or {b} has no finished run with {name} at {budget:.1e} FLOPs")
+            return Effect(a, b, f"{a} or {b} has no finished run with {name} at {format_number(budget)} FLOPs")
         found = difference(samples[a], samples[b])
-        means = [number(metric.unscaled(samples[m].mean)) for m in (a, b)]
-        text = f"{name} {means[0]} ({a}) and {means[1]} ({b}) at {budget:.1e} FLOPs"
+        means = [format_number(metric.unscaled(samples[m].mean)) for m in (a, b)]
+        text = f"{name} {means[0]} ({a}) and {means[1]} ({b}) at {format_number(budget)} FLOPs"
         text += _said(found, metric.effect_size, metric.effect, _seeds([samples[a], samples[b]]))
         return Effect(a, b, text, found if metric.higher_is_better else _turned(found))
 
@@ -86,7 +83,7 @@ def catches_up(analysis: Analysis, a: str, b: str) -> Effect:
             a, b, f"a trend needs {MIN_TREND_BUDGETS} budgets where both FIDs are above the floor; there are {len(budgets)}"
         )
     ratios = [excess[a].loc[c].mean() - excess[b].loc[c].mean() for c in budgets]
-    shown = ", ".join(f"{number(10.0**r)} at {c:.1e}" for r, c in zip(ratios, budgets, strict=True))
+    shown = ", ".join(f"{format_number(10.0**r)} at {format_number(c)}" for r, c in zip(ratios, budgets, strict=True))
     text = f"FID above the floor, {a} over {b}: {shown} FLOPs"
     slopes = {}
     for method in (a, b):
@@ -131,8 +128,10 @@ def cheaper(column: str, *, counted: bool, more: bool = False) -> Estimate:
         metric, quality = level
         points = {m: cheapest_points(analysis, m, metric, quality, column, more=more) for m in (a, b)}
         samples = {m: Sample(p.costs, p.grid_error) for m, p in points.items()}
-        means = [number(math.exp(samples[m].mean)) for m in (a, b)]
-        text = f"{column} {means[0]} ({a}) and {means[1]} ({b}) at {metric.column} {number(quality)} on validation conditions"
+        means = [format_number(math.exp(samples[m].mean)) for m in (a, b)]
+        text = (
+            f"{column} {means[0]} ({a}) and {means[1]} ({b}) at {metric.column} {format_number(quality)} on validation conditions"
+        )
         doubt = "; ".join(filter(None, (confirmed(p, metric, quality) for p in points.values())))
         found = difference(samples[a], samples[b])
         if found is None and counted and min(len(s.values) for s in samples.values()) > 1:

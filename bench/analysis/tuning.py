@@ -14,7 +14,8 @@ import pandas as pd
 
 from bench.analysis.comparison import Analysis
 from bench.analysis.laws import Array
-from bench.analysis.metrics import METRICS, methods_of
+from bench.analysis.metrics import methods_of
+from bench.analysis.rates import learning_rate_curves, trials
 from bench.progress import format_number
 from bench.results.table import TUNED
 
@@ -89,19 +90,22 @@ def tried_rows(analysis: Analysis, name: str) -> pd.DataFrame:
 
 
 def rate_curves(search: pd.DataFrame, name: str) -> list[RateCurve]:
-    """A learning-rate search's curves for a metric, at its top budget and each method's smallest size."""
-    metric, rows = METRICS[name], validation_rows(search, name)
-    rows = rows[rows["flops_budget"] == rows["flops_budget"].max()]
+    """A learning-rate search's curves for a criterion, at its top budget and each method's smallest size."""
+    curves, runs = learning_rate_curves(search), trials(search)
     found = []
-    for method in methods_of(rows):
-        mine = rows[rows["method"] == method]
-        mine = mine[mine["num_params"] == mine["num_params"].min()]
-        cells = mine.groupby(["learning_rate", "seed"])[name]
-        runs = (cells.max() if metric.higher_is_better else cells.min()).rename("value").reset_index()
-        means = runs.groupby("learning_rate")["value"].mean()
-        best = means.idxmax() if metric.higher_is_better else means.idxmin()
-        rates, values = means.index.to_numpy(float), means.to_numpy(float)
-        found.append(RateCurve(method=method, rates=rates, values=values, runs=runs, best=float(best)))
+    for method, mine in curves[curves["criterion"] == name].groupby("method", sort=False):
+        mine = mine[mine["flops_budget"] == mine["flops_budget"].max()]
+        curve = mine[mine["width"] == mine["width"].min()].sort_values("learning_rate")
+        keys = ["method", "width", "depth", "flops_budget", "criterion"]
+        found.append(
+            RateCurve(
+                method=str(method),
+                rates=curve["learning_rate"].to_numpy(float),
+                values=curve["value"].to_numpy(float),
+                runs=runs.merge(curve[keys].drop_duplicates(), on=keys)[["learning_rate", "seed", "value"]],
+                best=float(curve[curve["is_best"]]["learning_rate"].iloc[0]),
+            )
+        )
     return found
 
 

@@ -47,12 +47,14 @@ def write_report(results: Results) -> Analysis:
     content = _content(analysis, frame, results) | {
         "figures": _samples(analysis, results) + [_entry(chart, drawn[chart.name]) for chart in charts if not chart.missing],
         "tuning": tables.tuning(analysis, search),
+        "forecasts": tables.forecasts(read_json(results.forecast) if results.forecast.exists() else {}, analysis),
+        "forecast_columns": tables.FORECAST_COLUMNS,
         "tuning_figures": [_entry(chart, drawn[chart.name]) for chart in tuned if not chart.missing],
         "num_missing": sum(bool(chart.missing) for chart in charts + tuned),
         "figures_missing": _left_out(charts + tuned),
     }
     environment = Environment(loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    write_text(results.report, environment.get_template("page.html").render(content))
+    write_text(results.report, environment.get_template("page.html.jinja").render(content))
     return analysis
 
 
@@ -106,12 +108,13 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[
     identity = read_json(results.experiment) if results.experiment.exists() else {}
     counts = frame.drop_duplicates("run_id")["status"].value_counts().to_dict()
     done = finished_rows(analysis.frame)
-    both = pd.concat([done, finished_rows(analysis.frame, "fid")])
+    chosen = pd.concat([done, finished_rows(analysis.frame, "fid")])
     columns = [column.name for column in ALL_COLUMNS if column.shown]
-    shown = pd.concat([both[~both.index.duplicated()].sort_index(), frame[frame["status"] != "done"]])[columns]
+    shown = pd.concat([chosen[~chosen.index.duplicated()].sort_index(), frame[frame["status"] != "done"]])[columns]
     budget = format_number(identity["budget"]) if identity else "unknown"
     fitted = [(name, fit) for name in FITTED if len(analysis.rows(name)) for fit in analysis.fits(name).values()]
     surfaces = [(name, fit) for name in MAIN for fit in analysis.surfaces(name).values()]
+    paths = [(name, method, path) for name in MAIN for method, both in analysis.paths(name).items() for path in both]
     return {
         "title": f"paradigm-bench: {identity.get('name', results.root.name)} at BUDGET={budget}",
         "summary": claims.summary(analysis),
@@ -125,6 +128,9 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[
         "surfaces": [tables.surface_row(name, fit) for name, fit in surfaces if fit.law is not None],
         "surfaces_missing": tables.reasons((METRICS[name].label, fit.method, fit.missing) for name, fit in surfaces),
         "surface_columns": tables.SURFACE_COLUMNS,
+        "paths": [tables.path_row(name, method, path) for name, method, path in paths if not path.missing],
+        "paths_missing": tables.reasons((METRICS[name].label, method, path.missing) for name, method, path in paths),
+        "path_columns": tables.PATH_COLUMNS,
         "num_draws": analysis.num_draws,
         "crossings": [f"{analysis.metric(name).label}: {found}" for name in FITTED for found in analysis.crossings(name)],
         "columns": columns,

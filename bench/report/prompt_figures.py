@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -54,7 +55,13 @@ def _draw_held_out(analysis: Analysis) -> Figure:
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         for method in methods:
             drawn, mine = look(method, methods), rows[rows["method"] == method]
-            style = {"marker": drawn.marker, "color": drawn.color, "alpha": 0.8, "label": method, "gid": f"{method}: runs"}
+            style: dict[str, Any] = {
+                "marker": drawn.marker,
+                "color": drawn.color,
+                "alpha": 0.8,
+                "label": method,
+                "gid": f"{method}: runs",
+            }
             axes.plot(mine[ACCURACY], mine[column], ls="", **style)
         axes.set_title(text, fontsize=9)
         label = "exact prompt accuracy, held-out pairs" if axes is every[0] else ""
@@ -90,7 +97,7 @@ def _draw_attributes(analysis: Analysis) -> Figure:
     shifts = (np.arange(len(methods)) - (len(methods) - 1) / 2) * 0.8 / len(methods)
     for method, shift in zip(methods, shifts, strict=True):
         drawn, mine = look(method, methods), rows[rows["method"] == method]
-        style = {"marker": drawn.marker, "color": drawn.color, "ls": ""}
+        style: dict[str, Any] = {"marker": drawn.marker, "color": drawn.color, "ls": ""}
         places = np.arange(len(columns)) + shift
         for _, run in mine.iterrows():
             axes.plot(places, run[columns].astype(float), ms=3, alpha=0.45, gid=f"{method}: seeds", **style)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,7 +74,8 @@ def _draw_flops(analysis: Analysis, name: str) -> Figure:
         cost = np.array([group["flops_per_sample"].mean() for group in groups])
         quality = np.array([group[name].mean() for group in groups])
         front = pareto(cost, quality, higher_is_better=metric.higher_is_better)
-        seeds, style = pd.concat([groups[i] for i in front]), {"marker": drawn.marker, "color": drawn.color}
+        seeds = pd.concat([groups[i] for i in front])
+        style: dict[str, Any] = {"marker": drawn.marker, "color": drawn.color}
         axes.plot(cost, quality, ms=4.5, ls="", alpha=0.5, mfc="none", gid=f"{method}: settings", **style)
         axes.plot(seeds["flops_per_sample"], seeds[name], ms=3, ls="", alpha=0.45, gid=f"{method}: seeds", **style)
         axes.plot(cost[front], quality[front], ms=6.5, lw=1.2, ls=drawn.line, label=method, gid=f"{method}: front", **style)

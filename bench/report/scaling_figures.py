@@ -125,9 +125,9 @@ def _draw_fit(axes: Axes, below: Axes, fit: ScalingFit, metric: Metric, drawn: L
     low, high = np.log10(fit.compute.min()), np.log10(fit.compute.max())
     for start, end, line in ((low, high, drawn.line), (high, high + 0.5, ":")):
         compute = np.logspace(start, end, 60)
-        band = [shown_values(metric, edge) for edge in (fit.band(compute)[0], fit.band(compute)[2])]
+        low_edge, _, high_edge = shown_values(metric, fit.band(compute))
         axes.plot(compute, shown_values(metric, fit.law(compute)), color=drawn.color, ls=line, lw=1.4, gid=f"{fit.method}: law")
-        axes.fill_between(compute, *band, color=drawn.color, alpha=0.15, lw=0)
+        axes.fill_between(compute, low_edge, high_edge, color=drawn.color, alpha=0.15, lw=0)
     below.plot(fit.compute, fit.residuals, ls="", marker=drawn.marker, color=drawn.color, ms=3, gid=f"{fit.method}: residuals")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from functools import partial
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -25,7 +24,6 @@ from bench.report.style import (
     protocol_line,
     setting_of,
     shades,
-    shown_values,
     slug,
     uses_log_scale,
 )
@@ -41,7 +39,11 @@ def isoflop(analysis: Analysis, name: str) -> Chart:
     said = [f"Each curve holds the budget fixed and varies the size: means over seeds, {setting_of(METRICS[name], rows)}."]
     if rows.groupby(["method", "flops_budget", "num_params"]).size().max() > 1:
         said.append("Small markers: single runs.")
-    said.append("A star is the minimum of an accepted parabola." if stars else "No parabola has an accepted minimum.")
+    said.append(
+        "A star is the minimum of an accepted parabola, its bar the 95 % interval of the best size."
+        if stars
+        else "No parabola has an accepted minimum."
+    )
     if stars and any(m.missing for minima in analysis.minima(name).values() for m in minima):
         said.append("Above a panel without a star: why there is none.")
     return Chart(
@@ -73,9 +75,13 @@ def _draw_isoflop(analysis: Analysis, name: str) -> Figure:
             axes.plot(runs["num_params"], runs[name], ls="", marker=marker, ms=3, alpha=0.4, color=shade, gid=f"{label}: seeds")
             axes.plot(cells.index, cells, marker=marker, color=shade, label=label, ms=5, gid=f"{label}: mean")
         stars = [m for m in minima[method] if not m.missing]
+        for star in stars:
+            if star.interval:
+                ends, height = [star.interval.low, star.interval.high], [metric.from_shortfall(star.value)] * 2
+                axes.plot(ends, height, color=COLORS[1], lw=1.5, gid="intervals")
         axes.plot(
             [m.num_params for m in stars],
-            shown_values(metric, np.array([m.value for m in stars])),
+            [metric.from_shortfall(m.value) for m in stars],
             ls="",
             marker="*",
             ms=13,
@@ -101,7 +107,7 @@ def best_sizes(analysis: Analysis, name: str) -> Chart:
     rows = analysis.rows(name)
     said = "The best size that was run at each budget, and the images that it saw."
     if any(not m.missing for minima in analysis.minima(name).values() for m in minima):
-        said += " Filled markers: minima of accepted parabolas."
+        said += " Filled markers: minima of accepted parabolas, with their 95 % intervals."
     few = "one budget has no curve" if rows["flops_budget"].nunique() < 2 else ""
     return Chart(
         name=slug(f"best-sizes-{name}"),
@@ -133,6 +139,10 @@ def _draw_best_sizes(analysis: Analysis, name: str) -> Figure:
         found = [m for m in minima[method] if not m.missing]
         budgets, places = [m.budget for m in found], [m.num_params for m in found]
         left.plot(budgets, places, color=drawn.color, ls="", marker=drawn.marker, gid=f"{method}: minima")
+        for each in found:
+            if each.interval:
+                ends = [each.interval.low, each.interval.high]
+                left.plot([each.budget] * 2, ends, color=drawn.color, lw=1.5, alpha=0.5, gid=f"{method}: intervals")
     labels = {"num_params": "best size: trainable parameters", "images_seen": "images seen at the best size"}
     for axes, (column, text) in zip((left, right), labels.items(), strict=True):
         axes.set_xscale("log")

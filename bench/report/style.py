@@ -142,7 +142,7 @@ def panels(names: Sequence[str], note: str, *, width: float = 3.1, height: float
     columns = min(len(names), 5)
     lines = -(-len(names) // columns)
     figure = new_figure(width * columns, height * lines + 0.4, note)
-    figure.get_layout_engine().set(hspace=0.08)
+    figure.set_layout_engine("constrained", hspace=0.08)
     every = list(figure.subplots(lines, columns, sharey=True, squeeze=False).ravel())
     for axes in every[len(names) :]:
         axes.set_visible(False)
@@ -173,7 +173,9 @@ def protocol_line(rows: pd.DataFrame) -> str:
 
     def values(name: str) -> str:
         found = rows[name].dropna().unique()
-        return ", ".join(sorted({format_number(v) if isinstance(v, int | float | np.number) else str(v) for v in found}))
+        return ", ".join(
+            sorted({format_number(float(v)) if isinstance(v, int | float | np.integer | np.floating) else str(v) for v in found})
+        )
 
     parts = (
         ("N = {} generated images", "num_samples"),

@@ -9,8 +9,11 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.comparison import Analysis
+from bench.analysis.forecast import ForecastScore, check_forecast, forecast_summary, score_forecast
+from bench.analysis.intervals import Interval
+from bench.analysis.isoflop import OptimalPath
 from bench.analysis.metrics import METRICS
-from bench.analysis.scaling import Interval, ScalingFit
+from bench.analysis.scaling import ScalingFit
 from bench.analysis.surfaces import SurfaceFit
 from bench.analysis.tuning import Edge, rate_curves, rate_edges, rates_tried, rates_used, setting_edges, settings_tried
 from bench.progress import format_number
@@ -21,6 +24,7 @@ FIT_COLUMNS = (
     "method",
     "exponent [95 %]",
     "offset [95 %]",
+    "exponent with the measured floor [95 %]",
     "pure exponent",
     "AICc prefers",
     "held-out error with / without offset",
@@ -28,6 +32,9 @@ FIT_COLUMNS = (
     "remark",
 )
 SURFACE_COLUMNS = ("metric", "method", "alpha of N [95 %]", "beta of D [95 %]", "offset [95 %]", "best N grows as C^a [95 %]")
+PATH_COLUMNS = ("metric", "method", "quantity", "grows as C^a: a [95 %]")
+FORECAST_COLUMNS = ("metric", "method", "predicted [95 %]", "observed mean", "runs inside", "interval score")
+PATH_NAMES = {"num_params": "best size N", "images_seen": "images D that it sees"}
 RATE_COLUMNS = ("chosen for", "method", "best in the search", "used by the smallest size")
 EDGE_COLUMNS = ("method", "option", "chosen for", "choice", "tried", "runs")
 PROVENANCE = """
@@ -49,6 +56,7 @@ def fit_row(name: str, fit: ScalingFit) -> list[str]:
         fit.method,
         interval_text(fit.exponent),
         interval_text(fit.offset),
+        interval_text(fit.floored_exponent) if fit.floored_exponent else "no floor measured",
         format_number(fit.pure.exponents[0]),
         "with offset" if fit.prefers_offset else "without",
         f"{fit.held_out_error:.1%} / {fit.held_out_error_pure:.1%}",
@@ -62,6 +70,51 @@ def surface_row(name: str, fit: SurfaceFit) -> list[str]:
     alpha, beta, offset = (fit.interval(lambda p, i=i: p[:, i]) for i in (2, 3, 4))  # type: ignore[misc]
     found = (alpha, beta, offset.map(math.exp), fit.allocation)
     return [METRICS[name].label, fit.method, *(interval_text(each) for each in found)]
+
+
+def path_row(name: str, method: str, path: OptimalPath) -> list[str]:
+    """How the best size, or its images, grow with compute, as PATH_COLUMNS."""
+    assert path.exponent is not None
+    return [METRICS[name].label, method, PATH_NAMES[path.what], interval_text(path.exponent)]
+
+
+def forecasts(known: dict[str, Any], analysis: Analysis) -> list[dict[str, Any]]:
+    """What was predicted before it was trained, and how it fared."""
+    found = []
+    for made in known.get("forecasts", ()):
+        try:
+            scores, changed = score_forecast(made, analysis), check_forecast(made, analysis.frame)
+        except ValueError as error:  # of another protocol: said on the page, and the rest of the report stands
+            scores, changed = [], str(error)
+        said = forecast_summary(scores)
+        if not scores:
+            said = "; ".join(_prediction(each) for each in made["predictions"]) + f"; {said}"
+        found.append(
+            {
+                "title": f"{format_number(made['budget'])} training FLOPs per run, sha256 {made['sha256'][:12]}",
+                "said": f"{said[0].upper()}{said[1:]}.",
+                "changed": changed,
+                "rows": [_score_row(score) for score in scores],
+            }
+        )
+    return found
+
+
+def _prediction(said: dict[str, Any]) -> str:
+    interval = interval_text(Interval(said["low"], said["value"], said["high"]))
+    return f"{METRICS[said['metric']].label} of {said['method']} {interval}"
+
+
+def _score_row(score: ForecastScore) -> list[str]:
+    """A score as FORECAST_COLUMNS."""
+    return [
+        METRICS[score.metric].label,
+        score.method,
+        interval_text(score.predicted),
+        f"{format_number(score.observed)}, {'inside' if score.held else 'outside'}",
+        f"{score.num_inside} of {score.num_runs}",
+        format_number(score.interval_score),
+    ]
 
 
 def reasons(found: Iterable[tuple[str, str, str]]) -> list[str]:

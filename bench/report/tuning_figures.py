@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -120,7 +121,7 @@ def _draw_rates(search: pd.DataFrame, name: str) -> Figure:
     axes.set_xscale("log")
     for curve in curves:
         drawn = look(curve.method, methods)
-        style = {"color": drawn.color, "marker": drawn.marker}
+        style: dict[str, Any] = {"color": drawn.color, "marker": drawn.marker}
         runs = curve.runs
         axes.plot(runs["learning_rate"], runs["value"], ls="", ms=3, alpha=0.4, gid=f"{curve.method}: seeds", **style)
         axes.plot(curve.rates, curve.values, ls=drawn.line, ms=5, label=curve.method, gid=f"{curve.method}: mean", **style)
