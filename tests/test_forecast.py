@@ -108,7 +108,7 @@ def test_the_command_writes_and_prints(frame: pd.DataFrame, tmp_path: Path, caps
     ("make", "budget", "said"),
     [
         (lambda frame: frame, "1e17", "a forecast is made before anything is trained"),
-        (lambda frame: frame[frame["flops_budget"] < 1e18], "1e20", "nothing to forecast from: no exponent"),
+        (lambda frame: frame[frame["flops_budget"] < 1e18], "1e20", "nothing to forecast from: fid of diffusion: no exponent"),
         (lambda frame: frame, "soon", "BUDGET must be a number"),
     ],
     ids=["trained", "no-fits", "no-number"],

@@ -63,18 +63,18 @@ def _coefficients(design: Array, y: Array, num_draws: int, seed: int, ladders: A
     estimate = inverse @ design.T @ y
     residual = y - design @ estimate
     freedom = float(n - p)
-    covariance = inverse * float(residual @ residual) / freedom
+    variance, stretch = max(float(residual @ residual) / freedom, 1e-24), np.ones(p)
     clusters = np.unique(ladders)
     if p + 2 < len(clusters) < n:
         scores = np.stack([design[ladders == c].T @ residual[ladders == c] for c in clusters])
         clustered = inverse @ scores.T @ scores @ inverse * len(clusters) / (len(clusters) - 1) * (n - 1) / freedom
-        stretch = np.sqrt(np.maximum(1.0, np.diag(clustered) / np.diag(covariance)))
-        covariance = covariance * np.outer(stretch, stretch)
+        stretch = np.sqrt(np.maximum(1.0, np.diag(clustered) / (np.diag(inverse) * variance)))
         freedom = min(freedom, len(clusters) - 1.0)
     generator = np.random.default_rng(seed)
     spread = np.sqrt(freedom / generator.chisquare(freedom, (num_draws, 1)))
-    draws = estimate + spread * (generator.standard_normal((num_draws, p)) @ np.linalg.cholesky(covariance).T)
-    return estimate, np.sqrt(np.diag(covariance)), draws, freedom
+    scale = math.sqrt(variance) * stretch
+    draws = estimate + spread * scale * (generator.standard_normal((num_draws, p)) @ np.linalg.cholesky(inverse).T)
+    return estimate, scale * np.sqrt(np.diag(inverse)), draws, freedom
 
 
 def isoflop_minimum(budget: float, num_params: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS) -> IsoFlop:

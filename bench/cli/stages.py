@@ -159,7 +159,7 @@ def forecast(options: argparse.Namespace) -> None:
     from bench.results.folder import Results
     from bench.results.table import load_table
 
-    results, budget = Results(options.results), parse_budget(options.budget)
+    results, budget = Results(options.results), float(parse_budget(options.budget))
     frame = load_table(options.results)
     near = frame[(frame["flops_budget"] / budget - 1).abs() <= SAME_BUDGET]
     begun = [run_id for run_id in near["run_id"].unique() if results.run_folder(run_id).record.status != "missing"]
