@@ -80,7 +80,9 @@ class Analysis:
     def best_sizes(self, name: str) -> pd.DataFrame:
         """The size of each method at each budget that is best on validation rows, with what its test rows say: see
         `best_per_budget`."""
-        return self._keep("best sizes", name, lambda: best_per_budget(self.rows(name), METRICS[name], self.validation))
+        rows, tried = self.rows(name), self.validation
+        tried = tried[tried["run_id"].isin(rows["run_id"])]  # not of rates that another one beats
+        return self._keep("best sizes", name, lambda: best_per_budget(rows, METRICS[name], tried))
 
     def best_runs(self, name: str) -> pd.DataFrame:
         """The runs of each method's best size at each budget, all seeds."""

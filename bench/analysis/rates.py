@@ -5,6 +5,9 @@ A rate is chosen once per criterion (prompt accuracy, FID), as a sampler's setti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
 from bench.analysis.metrics import METRICS, Metric, methods_of
@@ -16,22 +19,23 @@ CELL = ["method", "width", "depth", "flops_budget"]
 
 def _best_settings(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Of each run with averaged weights, the validation row that is best for a metric."""
-    rows = frame[(frame["status"] == "done") & (frame["split"] == "validation") & frame[metric.column].notna()]
+    finite = np.isfinite(frame[metric.column].astype(float))
+    rows = frame[(frame["status"] == "done") & (frame["split"] == "validation") & finite]
     ordered = rows.sort_values(metric.column, ascending=not metric.higher_is_better, kind="stable")
     return ordered.drop_duplicates("run_id").sort_index()
 
 
-def trials(frame: pd.DataFrame) -> pd.DataFrame:
+def trials(frame: pd.DataFrame, criteria: Sequence[str] = TUNED) -> pd.DataFrame:
     """One row per trained run and criterion of a results table: method, width, depth, flops_budget, criterion, learning_rate,
     seed, and the value at the sampler setting that is best for the criterion on validation conditions."""
     parts = []
-    for criterion in TUNED:
+    for criterion in criteria:
         rows = _best_settings(frame, METRICS[criterion])
         part = rows[[*CELL, "learning_rate", "seed"]].assign(value=rows[criterion].astype(float))
         part.insert(len(CELL), "criterion", criterion)
         parts.append(part)
     found = pd.concat(parts, ignore_index=True)
-    for name, order in (("method", methods_of(frame)), ("criterion", TUNED)):
+    for name, order in (("method", methods_of(frame)), ("criterion", criteria)):
         found[name] = pd.Categorical(found[name], order)
     found = found.sort_values([*CELL, "criterion", "learning_rate", "seed"], ignore_index=True)
     return found.astype({"method": str, "criterion": str})
