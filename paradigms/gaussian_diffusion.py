@@ -54,7 +54,8 @@ def signal_share(schedule: Schedule, noise_shift: float = 1.0) -> Tensor:
 @cache
 def sampling_schedule(schedule: Schedule, noise_shift: float) -> tuple[float, ...]:
     """`signal_share` as Python numbers: on a GPU, reading them from a buffer would wait for it."""
-    return tuple(signal_share(schedule, noise_shift).tolist())
+    with torch.device("cpu"):  # a plan builds the network on meta tensors, which hold no numbers
+        return tuple(signal_share(schedule, noise_shift).tolist())
 
 
 def respaced_steps(steps: int) -> list[int]:
