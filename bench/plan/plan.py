@@ -175,7 +175,10 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
             check_memory(cost.num_params, device_memory())
             if rate is None:
                 shallow = replace(template, depth=min(template.depth, CALIBRATION_DEPTH))
-                first = count_run(shallow, build_meta(shallow, space, dataset.conditions), dataset.conditions)
+                if shallow == template:
+                    first = cost
+                else:
+                    first = count_run(shallow, build_meta(shallow, space, dataset.conditions), dataset.conditions)
                 rate = num_devices * calibrate(shallow, space, dataset, first.dense)
             for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
                 for seed in range(num_seeds):
