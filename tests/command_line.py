@@ -60,5 +60,5 @@ def variant(path: Path, changes: str) -> Path:
     return path
 
 
-ONE_RUNG = "EXPERIMENT = replace(EXPERIMENT, budget=1e9, rungs=(1.0,), num_seeds=((1,),))"
+ONE_RUNG = "EXPERIMENT = replace(EXPERIMENT, budget=1.2e9, rungs=(1.0,), num_seeds=((1,),))"
 """Changes to the smallest sweep there is: a run per method."""

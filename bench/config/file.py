@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.config.data import ImageData
 from bench.config.experiment import Experiment
+from bench.config.values import check_values
 from bench.errors import UserError, nearest
 
 DEFAULT_EXPERIMENT = "shapes"
@@ -17,7 +18,7 @@ def load_experiment(name: str, data: str | None = None) -> Experiment:
     """The EXPERIMENT of a file, or of experiments/NAME.py here or beside the package, with its images at `data`.
 
     Raises:
-        UserError: when there is none, the file fails, or `data` is given for a procedural world.
+        UserError: when there is none, the file fails or states an impossible value, or `data` is given for a procedural world.
     """
     package = Path(__file__).parent.parent
     folders = [Path("experiments"), package.parent / "experiments", package / "experiments"]  # the last one in an installed wheel
@@ -32,6 +33,10 @@ def load_experiment(name: str, data: str | None = None) -> Experiment:
         raise UserError(f"experiment {path} raises {type(error).__name__}: {error}; fix the file") from error
     if not isinstance(found, Experiment):
         raise UserError(f"experiment {path} has no variable EXPERIMENT of type bench.config.Experiment")
+    try:
+        check_values(found, "EXPERIMENT")
+    except ValueError as error:
+        raise UserError(f"experiment {path}: {error}") from error
     if data is None:
         return found
     if not isinstance(found.data, ImageData):
