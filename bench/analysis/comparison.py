@@ -120,9 +120,11 @@ class Analysis:
         """A fit over parameters and images of all runs, or what is missing for it, of each method."""
 
         def fit(mine: pd.DataFrame, method: str) -> SurfaceFit:
-            columns = (mine[c].to_numpy(float) for c in ("flops_budget", "num_params", "images_seen"))
-            values, seeds = METRICS[name].shortfall(mine), mine["seed"].to_numpy(float)
-            return fit_surface(method, *columns, values, seeds, num_draws=self.num_draws)
+            budgets, sizes, images, seeds = (
+                mine[column].to_numpy(float) for column in ("flops_budget", "num_params", "images_seen", "seed")
+            )
+            values = METRICS[name].shortfall(mine)
+            return fit_surface(method, budgets, sizes, images, values, seeds, num_draws=self.num_draws)
 
         return self._keep("surfaces", name, lambda: self._by_method(self.rows(name), fit))
 
@@ -132,7 +134,7 @@ class Analysis:
         def fit(mine: pd.DataFrame, method: str) -> list[IsoFlop]:
             return [
                 isoflop_minimum(
-                    float(budget),  # type: ignore[arg-type]
+                    float(budget),
                     cell["num_params"].to_numpy(float),
                     METRICS[name].shortfall(cell),
                     num_draws=self.num_draws,

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from bench.analysis.intervals import LEVELS, Interval
-from bench.analysis.laws import Array
+from bench.analysis.laws import Array, Labels
 from bench.analysis.scaling import NUM_DRAWS, not_positive
 
 MIN_SIZES = 4
@@ -52,7 +52,7 @@ class OptimalPath:
         return Interval(float(found[0]), float(found[1]), float(found[2]))
 
 
-def _coefficients(design: Array, y: Array, num_draws: int, seed: int, ladders: Array) -> tuple[Array, Array, Array, float]:
+def _coefficients(design: Array, y: Array, num_draws: int, seed: int, ladders: Labels) -> tuple[Array, Array, Array, float]:
     """Least squares of y (n,) on a design (n, P): estimates (P,), errors (P,), draws (R, P) and degrees of freedom.
 
     The covariance is that of the residuals, or, where ladders span several budgets and it is larger, the one clustered by ladder

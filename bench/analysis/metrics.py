@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +73,8 @@ class Metric:
         if self.share:
             half = 0.5 / (num + 1)
             return float(logit(min(max(value, half), 1 - half)))
-        return float({"log": np.log, "fisher": np.arctanh, "raw": float}[self.scale](value))
+        scales: dict[str, Callable[[float], float]] = {"log": np.log, "fisher": np.arctanh, "raw": float}
+        return float(scales[self.scale](value))
 
     def unscaled(self, value: float) -> float:
         """Inverse of `scaled`, for one value."""

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from bench.analysis.laws import Array
+from bench.analysis.laws import Array, Labels
 
 SLOPES = np.linspace(-2.5, 2.5, 101)
 """Of the log variance per e-fold of compute; from .02 to .5 over 2.5 decades it is 1.1."""
@@ -26,7 +26,7 @@ SLOPE_SPREAD = 1.0
 CORRELATIONS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
 
 
-def cell_means(values: Array, cells: Array) -> Array:
+def cell_means(values: Array, cells: Labels) -> Array:
     """Means (..., number of cells) of values (..., n) by cell 0, 1, ... (n,)."""
     onto = np.zeros((len(cells), int(cells.max()) + 1))
     onto[np.arange(len(cells)), cells.astype(int)] = 1
@@ -86,7 +86,7 @@ class SeedNoise:
         return np.asarray(standard * np.exp(0.5 * (levels[:, None] + slopes[:, None] * (self.log_compute - self.center))))
 
 
-def seed_noise(compute: Array, log_values: Array, cells: Array, ladders: Array) -> SeedNoise:
+def seed_noise(compute: Array, log_values: Array, cells: Labels, ladders: Labels) -> SeedNoise:
     """What runs (n,) say of the noise between seeds.
 
     Args:

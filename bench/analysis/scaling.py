@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.analysis.intervals import LEVELS
 from bench.analysis.intervals import Interval as Interval
-from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
+from bench.analysis.laws import LEAST_SQUARES, Array, Labels, Law, fit_law, refit
 from bench.analysis.noise import SeedNoise, cell_means, seed_noise
 
 MIN_BUDGETS, MIN_DECADES, MIN_SEEDS = 6, 2.5, 3
@@ -89,7 +89,8 @@ class ScalingFit:
         log_c = np.log(np.asarray(compute, dtype=np.float64))
         curves = np.logaddexp(self.draws[:, :1] - self.draws[:, 1:2] * log_c, self.draws[:, 2:3])
         pure = self.pure_draws[:, :1] - self.pure_draws[:, 1:2] * log_c
-        return np.asarray(np.exp(np.concatenate([curves, pure])))
+        with np.errstate(over="ignore"):  # far outside the data a drawn curve may be infinite
+            return np.asarray(np.exp(np.concatenate([curves, pure])))
 
     def band(self, compute: Array) -> Array:
         """(3, m): 2.5 %, 50 % and 97.5 % of the drawn curves at compute (m,)."""
@@ -210,7 +211,7 @@ def held_out_error(budgets: Array, means: Array, weights: Array, *, offset: bool
     return float(abs(law(budgets[-1])[0] / means[-1] - 1))
 
 
-def pooled_deviation(log_values: Array, cells: Array) -> float:
+def pooled_deviation(log_values: Array, cells: Labels) -> float:
     """Standard deviation of log values (n,) between runs of one cell, pooled over cells with more than one; else NaN."""
     freedom = len(cells) - len(np.unique(cells))
     squares = ((log_values - cell_means(log_values, cells)[cells]) ** 2).sum()

@@ -77,7 +77,6 @@ def print_plan(made: Any, as_json: bool) -> None:
         "evaluation apart"
     )
     print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
-    from dataclasses import asdict
 
     from bench.analysis.claims import undecidable
     from bench.analysis.scaling import MIN_SEEDS
