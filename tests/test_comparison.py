@@ -142,3 +142,12 @@ def test_metrics_without_validation_rows_use_the_size_of_the_metric_they_are_tun
     found = analyse(synthetic.table(synthetic.BUDGETS, raw=False))
     widths = [found.best_sizes(name)["width"].tolist() for name in ("fid", "kid")]
     assert widths[0] == widths[1]
+
+
+def test_runs_that_are_not_reported_do_not_choose() -> None:
+    """Trials of another learning rate, seen on validation conditions alone, are much better at one size."""
+    frame = synthetic.table(synthetic.BUDGETS, raw=False)
+    trials = frame[(frame["split"] == "validation") & (frame["width"] == 64)]
+    trials = trials.assign(run_id=trials["run_id"] + "-other-rate", fid=1e-3)
+    found = analyse(pd.concat([frame, trials])).best_sizes("fid")
+    assert found["width"].tolist() == analyse(frame).best_sizes("fid")["width"].tolist()

@@ -18,6 +18,7 @@ import pandas as pd
 from bench.analysis.crossings import Crossing, crossing
 from bench.analysis.intervals import Interval
 from bench.analysis.isoflop import IsoFlop, OptimalPath, isoflop_minimum, optimal_path
+from bench.analysis.laws import Array
 from bench.analysis.metrics import JUDGES, METRICS, SIZE, Metric, best_per_budget, criterion, judge_text, methods_of
 from bench.analysis.rates import at_best_rates
 from bench.analysis.scaling import ScalingFit, fit_scaling, lacking
@@ -94,7 +95,7 @@ class Analysis:
         runs = self.best_runs(name)
         return {str(m): METRICS[name].sample(g) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}
 
-    def values(self, name: str, budget: float) -> dict[str, np.ndarray]:
+    def values(self, name: str, budget: float) -> dict[str, Array]:
         """Per method the metric of its best size at a budget, one value per seed (n,)."""
         runs = self.best_runs(name)
         return {str(m): g[name].to_numpy(float) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}

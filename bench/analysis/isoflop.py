@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from bench.analysis.intervals import LEVELS, Interval
-from bench.analysis.laws import Array, Labels
+from bench.analysis.laws import Array
 from bench.analysis.scaling import NUM_DRAWS, not_positive
 
 MIN_SIZES = 4
@@ -52,7 +54,7 @@ class OptimalPath:
         return Interval(float(found[0]), float(found[1]), float(found[2]))
 
 
-def _coefficients(design: Array, y: Array, num_draws: int, seed: int, ladders: Labels) -> tuple[Array, Array, Array, float]:
+def _coefficients(design: Array, y: Array, num_draws: int, seed: int, ladders: NDArray[Any]) -> tuple[Array, Array, Array, float]:
     """Least squares of y (n,) on a design (n, P): estimates (P,), errors (P,), draws (R, P) and degrees of freedom.
 
     The covariance is that of the residuals, or, where ladders span several budgets and it is larger, the one clustered by ladder
@@ -115,7 +117,7 @@ def _vertices(slopes: Array, curvatures: Array) -> Array:
 
 
 def optimal_path(
-    what: str, budgets: Array, sizes: Array, values: Array, ladders: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS
+    what: str, budgets: Array, sizes: Array, values: Array, ladders: NDArray[Any], *, seed: int = 0, num_draws: int = NUM_DRAWS
 ) -> OptimalPath:
     """One parabola for the runs (n,) of all budgets, whose vertex moves as a power of compute.
 

@@ -13,15 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
-Labels = NDArray[Any]
-"""Which cell or ladder each row belongs to."""
 
 HUBER_DELTA = 1e-3
 """Hoffmann et al. 2022, appendix D.3, in log units."""

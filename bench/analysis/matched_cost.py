@@ -36,6 +36,7 @@ def points_of(analysis: Analysis, metric: Metric, column: str) -> pd.DataFrame:
     """
     keys = ["run_id", *SETTING]
     top = analysis.validation[analysis.validation["flops_budget"] == analysis.budgets[-1]]
+    top = top[top["run_id"].isin(analysis.rows(metric.column)["run_id"])]
     frame = analysis.frame
     test = frame[(frame["status"] == "done") & (frame["split"] == "test") & (frame["ema"] == True)]  # noqa: E712
     test = test[[*keys, column, metric.column]].rename(columns={column: "measured", metric.column: "on_test"})

@@ -208,6 +208,8 @@ def best_per_budget(rows: pd.DataFrame, metric: Metric, validation: pd.DataFrame
     """
     keys = ["method", "flops_budget", *SIZE]
     rows = rows.dropna(subset=[metric.column])
+    if validation is not None:  # runs that `rows` leaves out, such as those at another learning rate, do not choose
+        validation = validation[validation["run_id"].isin(rows["run_id"])]
     cells = rows.groupby(keys, as_index=False).agg(
         value=(metric.column, "mean"),
         error=(metric.error, "mean"),

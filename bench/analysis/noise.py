@@ -14,10 +14,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bench.analysis.laws import Array, Labels
+from bench.analysis.laws import Array
+
+Indices = NDArray[np.intp]
 
 SLOPES = np.linspace(-2.5, 2.5, 101)
 """Of the log variance per e-fold of compute; from .02 to .5 over 2.5 decades it is 1.1."""
@@ -26,10 +30,10 @@ SLOPE_SPREAD = 1.0
 CORRELATIONS = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
 
 
-def cell_means(values: Array, cells: Labels) -> Array:
+def cell_means(values: Array, cells: Indices) -> Array:
     """Means (..., number of cells) of values (..., n) by cell 0, 1, ... (n,)."""
     onto = np.zeros((len(cells), int(cells.max()) + 1))
-    onto[np.arange(len(cells)), cells.astype(int)] = 1
+    onto[np.arange(len(cells)), cells] = 1
     return np.asarray(values @ (onto / onto.sum(0)))
 
 
@@ -40,7 +44,7 @@ class SeedNoise:
     log_compute: Array  # (n,)
     center: float
     """Log compute at which the level of the variance holds."""
-    previous: Array  # (n,)
+    previous: Indices  # (n,)
     """Index of the run one rung lower in the same ladder; -1 where there is none."""
     gap: Array  # (n,)
     """Distance to it, in mean steps between rungs."""
@@ -86,7 +90,7 @@ class SeedNoise:
         return np.asarray(standard * np.exp(0.5 * (levels[:, None] + slopes[:, None] * (self.log_compute - self.center))))
 
 
-def seed_noise(compute: Array, log_values: Array, cells: Labels, ladders: Labels) -> SeedNoise:
+def seed_noise(compute: Array, log_values: Array, cells: Indices, ladders: NDArray[Any]) -> SeedNoise:
     """What runs (n,) say of the noise between seeds.
 
     Args:
@@ -109,7 +113,7 @@ def seed_noise(compute: Array, log_values: Array, cells: Labels, ladders: Labels
     center = float((weight * log_c).sum() / weight.sum())
     steps = np.diff(np.unique(log_c))
     spacing = float(steps.mean()) if len(steps) else 1.0
-    previous, gap = np.full(len(compute), -1), np.zeros(len(compute))
+    previous, gap = np.full(len(compute), -1, dtype=np.intp), np.zeros(len(compute))
     order = np.lexsort((log_c, ladders))
     for before, after in pairwise(order):
         if ladders[before] == ladders[after] and log_c[before] < log_c[after]:

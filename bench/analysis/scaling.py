@@ -9,8 +9,8 @@ import numpy as np
 
 from bench.analysis.intervals import LEVELS
 from bench.analysis.intervals import Interval as Interval
-from bench.analysis.laws import LEAST_SQUARES, Array, Labels, Law, fit_law, refit
-from bench.analysis.noise import SeedNoise, cell_means, seed_noise
+from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
+from bench.analysis.noise import Indices, SeedNoise, cell_means, seed_noise
 
 MIN_BUDGETS, MIN_DECADES, MIN_SEEDS = 6, 2.5, 3
 """Below these a wrong form fits tightly (a pure law on data with an offset: exponent .17 +- .01 for a true .25, measured on
@@ -211,7 +211,7 @@ def held_out_error(budgets: Array, means: Array, weights: Array, *, offset: bool
     return float(abs(law(budgets[-1])[0] / means[-1] - 1))
 
 
-def pooled_deviation(log_values: Array, cells: Labels) -> float:
+def pooled_deviation(log_values: Array, cells: Indices) -> float:
     """Standard deviation of log values (n,) between runs of one cell, pooled over cells with more than one; else NaN."""
     freedom = len(cells) - len(np.unique(cells))
     squares = ((log_values - cell_means(log_values, cells)[cells]) ** 2).sum()
