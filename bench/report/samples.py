@@ -21,7 +21,7 @@ SIDE = 96
 PROMPTS, GAP, FRAME = 8, 6, 3
 MARK = 12
 """Pixels of the line below an image that holds its mark."""
-FONT_SIZE, LINE_HEIGHT, LETTER = 11, 14, 5.8
+FONT_SIZE, LINE_HEIGHT, LETTER = 11, 16, 5.8
 OBEYED, MISSED = "#0072B2", "#D55E00"
 
 

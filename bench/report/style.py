@@ -194,7 +194,7 @@ def protocol_line(rows: pd.DataFrame) -> str:
 def new_figure(width: float, height: float, note: str) -> Figure:
     """An empty figure, inches, with the protocol in small print below."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.supxlabel(textwrap.fill(note, round(width * 20), break_on_hyphens=False), fontsize=6.5, color="#555555")
+    figure.supxlabel(textwrap.fill(note, round(width * 18), break_on_hyphens=False), fontsize=6.5, color="#555555")
     return figure
 
 
