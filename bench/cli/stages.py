@@ -162,7 +162,7 @@ def forecast(options: argparse.Namespace) -> None:
     results, budget = Results(options.results), float(parse_budget(options.budget))
     frame = load_table(options.results)
     near = frame[(frame["flops_budget"] / budget - 1).abs() <= SAME_BUDGET]
-    begun = [run_id for run_id in near["run_id"].unique() if results.run_folder(run_id).record.status != "missing"]
+    begun = [run_id for run_id in near["run_id"].unique() if results.run_folder(run_id).record_file.exists()]
     if begun:
         raise UserError(f"{begun[0]} has begun: a forecast of {budget:.3g} FLOPs had to come before; take a budget without runs")
     identity = read_json(results.experiment) if results.experiment.exists() else None

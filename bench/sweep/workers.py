@@ -152,6 +152,7 @@ class Worker:
         self.kill()
 
     def kill(self) -> None:
-        """End all processes now."""
+        """End all processes now; the server has waited for those that ended, so that their numbers may be others' already."""
         for each in self.processes:
-            each.kill()
+            if each.is_alive():
+                each.kill()
