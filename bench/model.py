@@ -56,7 +56,7 @@ def build_meta(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Parad
 
 
 def save_weights(paradigm: Paradigm, averages: list[Tensor], path: Path) -> None:
-    """Raw parameters and their averages, in the same order and shapes, in one safetensors file."""
+    """Raw parameters (...) and their averages (...), in the same order, in one safetensors file."""
     names = [name for name, _ in paradigm.named_parameters()]
     content = {f"raw.{n}": p.detach().contiguous() for n, p in paradigm.named_parameters()}
     content |= {f"ema.{n}": a.contiguous() for n, a in zip(names, averages, strict=True)}

@@ -74,7 +74,7 @@ def log_prediction(p: Array, logs: Array, offset: bool) -> tuple[Array, Array]:
 
 
 def huber(residual: Array, delta: float) -> Array:
-    """Huber's loss, element by element."""
+    """Huber's loss of residuals (...), element by element."""
     size = np.abs(residual)
     return np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
 

@@ -197,7 +197,7 @@ def _floored(
 
 
 def information(law: Law, compute: Array, values: Array, noise: SeedNoise) -> float:
-    """Corrected Akaike criterion of log-normal residuals, weighted by their noise."""
+    """Corrected Akaike criterion of the log-normal residuals of values (n,), weighted by their noise."""
     residuals = np.log(values / law(compute)) / noise.deviation(compute)
     n, k = len(values), len(law.parameters) + 1
     return float(n * np.log((residuals**2).mean()) + 2 * k + 2 * k * (k + 1) / max(n - k - 1, 1))

@@ -199,7 +199,7 @@ def new_figure(width: float, height: float, note: str) -> Figure:
 
 
 def shown_values(metric: Metric, shortfall: Array) -> Array:
-    """From what is fitted back to what is plotted."""
+    """From what is fitted (n,) back to what is plotted (n,)."""
     return np.asarray(1 - shortfall) if metric.share else shortfall
 
 

@@ -29,12 +29,24 @@ class PoolWorker(Protocol):
     job: TrunkJob | None
     """What it is doing."""
 
-    def give(self, job: TrunkJob, *, wait: bool) -> None: ...
-    def ask_to_stop(self) -> None: ...
-    def broken_by(self, result: str) -> bool: ...
-    def exit_code(self) -> int | None: ...
-    def close(self) -> None: ...
-    def kill(self) -> None: ...
+    def give(self, job: TrunkJob, *, wait: bool) -> None:
+        """Begin a job; with `wait` also after another process that works on the same trunk."""
+
+    def ask_to_stop(self) -> None:
+        """End soon; a run in training writes its checkpoint first."""
+
+    def broken_by(self, result: str) -> bool:
+        """Whether its processes may no longer agree after a job that ended so."""
+        ...
+
+    def exit_code(self) -> int | None:
+        """How its process ended, a signal as a negative number; None while it lives."""
+
+    def close(self) -> None:
+        """Let an idle worker end, and wait for it."""
+
+    def kill(self) -> None:
+        """End it now."""
 
 
 class WorkerPool:
