@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from typing import Any
 
 import matplotlib
@@ -61,10 +62,11 @@ def write_report(results: Results) -> Analysis:
 def _save(figure: Figure, results: Results, name: str) -> bytes:
     """Write PNG and SVG without dates, so that one table always gives the same bytes; returns the PNG."""
     results.figures.mkdir(exist_ok=True)
-    with matplotlib.rc_context({"svg.hashsalt": "paradigm-bench"}):
-        figure.savefig(results.figures / f"{name}.svg", metadata={"Date": None})
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
+    with matplotlib.rc_context({"svg.hashsalt": "paradigm-bench"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a method may have any name
+        figure.savefig(results.figures / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
     (results.figures / f"{name}.png").write_bytes(buffer.getvalue())
     return buffer.getvalue()
 
