@@ -132,7 +132,8 @@ def setting_edges(analysis: Analysis) -> list[Edge]:
     tried = frame[(frame["status"] == "done") & (frame["split"] == "validation")]
     found = []
     for name in TUNED:
-        mine = chosen[chosen["tuned_for"].map(lambda names: name in str(names).split()).astype(bool)]
+        is_chosen = pd.Series([name in str(names).split() for names in chosen["tuned_for"]], index=chosen.index, dtype=bool)
+        mine = chosen[is_chosen]
         for method in methods_of(mine):
             runs, grid = mine[mine["method"] == method], tried[tried["method"] == method]
             for option in OPTIONS:
