@@ -58,7 +58,7 @@ report: $(READY)  ## draw figures and report.html again from RESULTS=results/NAM
 
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(READY)  ## lint, types and tests, about 6 minutes
+test: $(READY)  ## lint, types and the tests that every change needs
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 	@$(RUN) -m mypy & types=$$!; $(RUN) $(PYTEST) -m 'not slow'; tested=$$?; wait $$types && exit $$tested
 
