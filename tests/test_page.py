@@ -149,9 +149,8 @@ def test_tuning_is_a_section_with_its_edges(tmp_path: Path) -> None:
 
 def test_unequal_tuning_is_said(tmp_path: Path) -> None:
     frame = synthetic.table(BUDGETS[:2], num_sizes=1, num_seeds=1, raw=False)
-    one = frame.assign(split="validation", tuned_for=None)
-    more = one[one["method"] == "mar"].assign(guidance=2.5)
-    write_report(synthetic.write(tmp_path, pd.concat([frame, one, more], ignore_index=True)))
+    more = frame[(frame["split"] == "validation") & (frame["method"] == "mar")].assign(guidance=2.5)
+    write_report(synthetic.write(tmp_path, pd.concat([frame, more], ignore_index=True)))
     page = (tmp_path / "report.html").read_text()
     assert "Unequal numbers of sampler settings tried: diffusion 1, next-token 1, masked-token 1, mar 2." in page
 
@@ -165,8 +164,8 @@ def test_samples_show_words_and_verdicts(tmp_path: Path) -> None:
         if method in verdicts:
             text.add_itxt("prompts", json.dumps(["a small red circle"] * 8))
             text.add_itxt("obeyed", json.dumps(verdicts[method]))
-        results.run(run_id).mkdir(parents=True)
-        Image.new("RGB", (8 * 32, 32), "#123456").save(results.run(run_id) / "samples.png", pnginfo=text)
+        results.run_folder(run_id).path.mkdir(parents=True)
+        Image.new("RGB", (8 * 32, 32), "#123456").save(results.run_folder(run_id).samples, pnginfo=text)
     write_report(results)
     picture = np.asarray(Image.open(results.figures / "samples.png").convert("RGB"))
     rows = np.flatnonzero((picture == [0x12, 0x34, 0x56]).all(2).any(1))
