@@ -47,13 +47,13 @@ def test_figures_are_not_empty(report: Results) -> None:
 
 def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
     once, again = (
-        synthetic.write(tmp_path / name, synthetic.table(BUDGETS[:2], num_sizes=3, num_seeds=2)) for name in ("once", "again")
+        synthetic.write(tmp_path / name, synthetic.table(BUDGETS[:2], num_sizes=3, num_seeds=2)) for name in ("table-one", "table-two")
     )
     write_report(once)
     write_report(again)
     for path in sorted(once.figures.iterdir()):
         assert path.read_bytes() == (again.figures / path.name).read_bytes(), path.name
-    assert once.report.read_text().replace("once", "") == again.report.read_text().replace("again", "")
+    assert once.report.read_text().replace("table-one", "") == again.report.read_text().replace("table-two", "")
 
 
 @pytest.mark.parametrize(
