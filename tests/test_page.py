@@ -47,7 +47,8 @@ def test_figures_are_not_empty(report: Results) -> None:
 
 def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
     once, again = (
-        synthetic.write(tmp_path / name, synthetic.table(BUDGETS[:2], num_sizes=3, num_seeds=2)) for name in ("table-one", "table-two")
+        synthetic.write(tmp_path / name, synthetic.table(BUDGETS[:2], num_sizes=3, num_seeds=2))
+        for name in ("table-one", "table-two")
     )
     write_report(once)
     write_report(again)
