@@ -182,7 +182,7 @@ def test_cost_is_compared_at_a_quality_that_both_reach() -> None:
     cheap = pd.concat(mine.assign(flops_per_sample=1e9 * 1.2**k, sampler_steps=k) for k in range(12))
     poor = verdicts(pd.concat([frame, cheap.assign(prompt_accuracy=0.01)]))[text]
     assert poor.verdict == "supported"
-    assert "8e+09 (diffusion)" in poor.evidence
+    assert "8e9 (diffusion)" in poor.evidence
     good = verdicts(pd.concat([frame, cheap]))[text]
     assert good.verdict == "contradicted"
     assert "1e+09 (diffusion)" in good.evidence
