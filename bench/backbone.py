@@ -29,6 +29,10 @@ class BackboneConfig:
     """adaLN-Zero by a vector per image (Peebles & Xie 2023, section 3.2); False gives plain pre-norm blocks."""
     qk_norm: bool = True
     """RMS normalization of queries and keys per head (Dehghani et al. 2023)."""
+    residual_multiplier: float = 1.0
+    """What every residual branch is multiplied by (bench/parametrization.py)."""
+    attention_scale: float | None = None
+    """Factor on query-key products; None is 1 / sqrt(E)."""
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
@@ -76,16 +80,18 @@ MOST_POSITIONS = 1024
 """Keys for which a CPU holds the whole matrix of scores."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float | None = None
+) -> Tensor:
     """Attention (B, H, T, E) over S keys and values (B, H, S, E), through `scaled_dot_product_attention`, so that it is counted.
 
     On a CPU in bfloat16 it is two matrix products and a softmax, 2 to 6 times as fast there as the fused kernel, with the same
     FLOPs (measured at 23 to 263 positions, forward and backward; docs/log.md); beyond MOST_POSITIONS their memory would matter.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16 or key.shape[2] > MOST_POSITIONS:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
     with torch.autocast("cpu", enabled=False):
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
         if causal:
             mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
         if mask is not None:
@@ -98,7 +104,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
+        self.num_heads, self.scale = config.num_heads, config.attention_scale
         self.query_key_value = linear(config.width, 3 * config.width)
         self.out = linear(config.width, config.width)
         head = config.width // config.num_heads
@@ -118,7 +124,7 @@ class Attention(nn.Module):
                 mask = torch.ones(length, cache.length + length, dtype=torch.bool, device=x.device).tril(cache.length)
             causal = causal and cache.length == 0  # one new position sees all earlier ones without a mask
             key, value = cache.extend(block, key, value)
-        x = attend(query, key, value, mask, causal)
+        x = attend(query, key, value, mask, causal, self.scale)
         return self.out(x.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -128,7 +134,7 @@ def _rms_norm(x: Tensor, scale: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + gate * attention(norm(x)), then x + gate * MLP(norm(x))."""
+    """x + m gate attention(norm(x)), then x + m gate MLP(norm(x)), with the residual multiplier m."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -140,6 +146,7 @@ class Block(nn.Module):
             linear(width, config.mlp_ratio * width), nn.GELU(approximate="tanh"), linear(config.mlp_ratio * width, width)
         )
         self.modulation = linear(width, 6 * width, std=0) if config.modulation else None
+        self.multiplier = config.residual_multiplier
 
     def forward(self, x: Tensor, vector: Tensor | None, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
         """Positions (B, T, D) and a vector (B, D) to (B, T, D)."""
@@ -152,10 +159,12 @@ class Block(nn.Module):
     def run(self, x: Tensor, vector: Tensor | None, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
         """The block itself, (B, T, D)."""
         if self.modulation is None:
-            x = x + self.attention(self.attention_norm(x), causal, cache, block)
-            return x + self.mlp(self.mlp_norm(x))
+            x = torch.add(x, self.attention(self.attention_norm(x), causal, cache, block), alpha=self.multiplier)
+            return torch.add(x, self.mlp(self.mlp_norm(x)), alpha=self.multiplier)
         assert vector is not None
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(vector)[:, None].chunk(6, dim=2)
+        if self.multiplier != 1:
+            gate1, gate2 = self.multiplier * gate1, self.multiplier * gate2
         x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), causal, cache, block)
         return x + gate2 * self.mlp(modulate(self.mlp_norm(x), shift2, scale2))
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import ConditionSpace
+from bench.config.experiment import Size
 from bench.config.run import Run
 from bench.files import read_weights, write_file
 from bench.paradigm import Paradigm, TokenSpace
+from bench.parametrization import build_scaled
 from bench.registry import load
 
 
@@ -23,12 +25,22 @@ def build_paradigm(run: Run, space: TokenSpace, conditions: ConditionSpace) -> P
     Raises:
         ValueError: for a wrong tokenizer or options that the class does not take.
     """
+    cls, base = load(run.paradigm), run.recipe.completep_base
     torch.manual_seed(run.seed)
-    backbone = BackboneConfig(width=run.width, depth=run.depth, num_heads=run.num_heads)
     try:
-        return load(run.paradigm)(backbone, space, conditions, **run.options)
+        make = lambda backbone: cls(backbone, space, conditions, **run.options)  # noqa: E731
+        if base is None:
+            return make(backbone_config(run.size))
+        paradigm, scalings = build_scaled(make, backbone_config(run.size), backbone_config(base), cls.roles)
     except TypeError as error:
         raise ValueError(f"paradigm {run.paradigm!r} refuses its options {dict(run.options)}: {error}") from error
+    paradigm.scalings = scalings
+    return paradigm
+
+
+def backbone_config(size: Size) -> BackboneConfig:
+    """The backbone of a size."""
+    return BackboneConfig(width=size.width, depth=size.depth, num_heads=size.num_heads)
 
 
 def device_type() -> str:

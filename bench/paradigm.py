@@ -9,6 +9,7 @@ misstate its own cost: FLOPs, budget, optimizer, EMA, data order, condition drop
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.backbone import Backbone, BackboneConfig
 from bench.conditioning import Condition, ConditionEmbedding, ConditionSpace, Guidance
+from bench.parametrization import Role, Scaling
 
 __all__ = ["Condition", "ConditionSpace", "Guidance", "Paradigm", "TokenSpace"]
 
@@ -64,6 +66,11 @@ class Paradigm(nn.Module, ABC):
     """Sampler steps when none are given; None where the sequence length fixes them."""
     version: ClassVar[int] = 1
     """Raise when results change; it is part of the run_id."""
+    roles: ClassVar[Mapping[str, Role]] = {}
+    """What parameters are to the width ("input", "hidden", "output", "vector" or "fixed"), by the beginning of their names, where
+    their shapes do not tell (bench/parametrization.py)."""
+    scalings: Mapping[str, Scaling] = {}
+    """How each parameter departs from the base size, set by the harness; empty in the standard parametrization."""
 
     def __init__(self, backbone: BackboneConfig, space: TokenSpace, conditions: ConditionSpace) -> None:
         super().__init__()

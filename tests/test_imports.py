@@ -100,7 +100,7 @@ def test_the_ground_floor_imports_no_room_but_config() -> None:
 def test_nothing_lies_flat_but_entry_contract_and_ground_floor() -> None:
     flat = {path.stem for path in (ROOT / "bench").glob("*.py")}
     contract = {"paradigm", "backbone", "conditioning", "registry", "testing"}
-    ground = {"errors", "files", "hub", "model", "processor", "progress", "randomness"}
+    ground = {"errors", "files", "hub", "model", "parametrization", "processor", "progress", "randomness"}
     assert flat <= {"__init__", "__main__"} | contract | ground
 
 

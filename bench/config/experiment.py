@@ -107,6 +107,9 @@ class Recipe:
     precision: Literal["bf16", "fp32"] = "bf16"
     num_training_images: int = 65_536
     """Encoded once into the latent cache; more steps mean further epochs."""
+    completep_base: Size | None = None
+    """The size for which rates and weight decay are stated; CompleteP carries them to the others (bench/parametrization.py). None
+    is the standard parametrization, in which every size has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

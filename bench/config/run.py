@@ -41,12 +41,12 @@ class Run:
     @property
     def trunk_id(self) -> str:
         """Name of the constant-rate trunk that this run branches off: the same for all budgets."""
-        return self._identifier({**asdict(self), "flops_budget": None}, "trunk")
+        return self._identifier({**self.content(), "flops_budget": None}, "trunk")
 
     @property
     def run_id(self) -> str:
         """Readable prefix and hash of the whole configuration. Never parse it."""
-        return self._identifier(asdict(self), f"{self.flops_budget:.1e}".replace("e+", "e"))
+        return self._identifier(self.content(), f"{self.flops_budget:.1e}".replace("e+", "e"))
 
     @property
     def branch_flops(self) -> float:
@@ -58,19 +58,27 @@ class Run:
         """Training FLOPs of its own, from there to its budget."""
         return self.recipe.cooldown * self.flops_budget
 
+    def content(self) -> dict[str, Any]:
+        """All fields as JSON has them; a recipe without CompleteP has no field for it, as before there was one."""
+        content = asdict(self)
+        if self.recipe.completep_base is None:
+            del content["recipe"]["completep_base"]
+        return content
+
     def _identifier(self, content: dict[str, Any], middle: str) -> str:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.method}-{self.size.name}-s{self.seed}-{middle}-{digest}"
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Run:
-        """Inverse of dataclasses.asdict, also after a JSON round trip.
+        """Inverse of content and of dataclasses.asdict, also after a JSON round trip.
 
         Raises:
             KeyError, TypeError: when it is no run of this version.
         """
-        recipe = content["recipe"]
-        return cls(**{**content, "recipe": Recipe(**{**recipe, "betas": tuple(recipe["betas"])})})
+        recipe, base = content["recipe"], content["recipe"].get("completep_base")
+        typed = {"betas": tuple(recipe["betas"]), "completep_base": Size(**base) if base else None}
+        return cls(**{**content, "recipe": Recipe(**{**recipe, **typed})})
 
 
 def parse_budget(text: str) -> int:

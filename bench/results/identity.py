@@ -75,7 +75,8 @@ def bind_experiment(results: Results, identity: Identity) -> None:
     Raises:
         ValueError: when it holds another experiment, or cannot be written.
     """
-    ours = json.loads(json.dumps(asdict(identity)))
+    runs = {run_id: run.content() for run_id, run in identity.runs.items()}
+    ours = json.loads(json.dumps({**asdict(identity), "runs": runs}))
     if results.experiment.exists():
         found = read_json(results.experiment)
         if _without_path(found) != _without_path(ours):

@@ -16,6 +16,7 @@ from bench.conditioning import Condition
 from bench.config.run import Run
 from bench.flops.meter import FlopMeter
 from bench.paradigm import Paradigm
+from bench.parametrization import parameter_groups
 from bench.randomness import Part, PartRandomness, seed_draws, step_seed
 from bench.train.distributed import ALONE, ProcessGroup
 
@@ -64,11 +65,13 @@ class TrainingModule(L.LightningModule):
         return self.run.learning_rate * warm * min(1.0, left / recipe.cooldown)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW with a group of parameters for each of their scalings."""
         recipe = self.run.recipe
-        decay = [p for p in self.paradigm.parameters() if p.ndim > 1]
-        rest = [p for p in self.paradigm.parameters() if p.ndim <= 1]
-        groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.run.learning_rate, betas=recipe.betas, fused=True)
+        groups = parameter_groups(
+            self.paradigm, self.paradigm.scalings, rate=self.run.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.rate_multipliers = [group.pop("rate_multiplier") for group in groups]
+        return torch.optim.AdamW(groups, betas=recipe.betas, fused=True)
 
     def ends_step(self, batch_index: int) -> bool:
         """Whether the optimizer steps after this micro-batch."""
@@ -78,8 +81,9 @@ class TrainingModule(L.LightningModule):
         if batch_idx % self.num_micro_batches:
             return
         self.summed_loss = 0.0
-        for parameters in self.trainer.optimizers[0].param_groups:
-            parameters["lr"] = self.learning_rate(self.global_step)
+        groups = self.trainer.optimizers[0].param_groups
+        for parameters, multiplier in zip(groups, self.rate_multipliers, strict=True):
+            parameters["lr"] = self.learning_rate(self.global_step) * multiplier
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Mean loss () of a part of a step's tokens and condition tokens, billed by the shapes that ran.
