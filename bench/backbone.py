@@ -80,9 +80,7 @@ MOST_POSITIONS = 1024
 """Keys for which a CPU holds the whole matrix of scores."""
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float | None = None
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float | None = None) -> Tensor:
     """Attention (B, H, T, E) over S keys and values (B, H, S, E), through `scaled_dot_product_attention`, so that it is counted.
 
     On a CPU in bfloat16 it is two matrix products and a softmax, 2 to 6 times as fast there as the fused kernel, with the same

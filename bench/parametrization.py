@@ -2,7 +2,7 @@
 
 Letters: m_N width as a multiple of the base width, m_L depth as a multiple of the base depth.
 
-The width part is the maximal update parametrization (Yang et al. 2022, table 8), the depth part CompleteP (Dey et al. 2025, alpha
+The width part is the maximal update parametrization (Yang et al. 2022, table 3), the depth part CompleteP (Dey et al. 2025, alpha
 = 1). What a constructor draws is right at the base size; a parameter's role says how it changes from there. The role follows from
 which of its axes grow when the backbone gets wider, as in microsoft/mup, so that a plugin need not know of it.
 """
@@ -48,8 +48,7 @@ class Scaling:
 def scaling(role: Role, width: float, depth: float) -> Scaling:
     """The rule for a role at width m_N; depth is m_L inside the residual blocks and 1 elsewhere.
 
-    Output weights have no multiplier in the forward pass: with Adam a rate and an initial deviation of 1 / m_N are the same
-    (Yang et al. 2022, section B and table 8).
+    Output weights have no multiplier in the forward pass: with Adam a rate and an initial deviation of 1 / m_N do the same.
     """
     match role:
         case "input" | "vector":
@@ -107,7 +106,8 @@ def build_scaled(
 
 
 def role_of(name: str, owner: nn.Module, parameter: Tensor, wider: Tensor, roles: Mapping[str, Role]) -> Role:
-    """The role that is declared for the longest beginning of a name, or else the one that the shapes at two widths tell.
+    """The role that is declared for the longest beginning of a name, or else the one that a parameter's shape (...) and the wider
+    network's tell.
 
     Layers of torch hold weights as (outputs, inputs, ...); tables and bare parameters are read as (inputs, ..., outputs).
     """
