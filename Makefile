@@ -12,7 +12,7 @@ BENCH := $(RUN) -m bench
 export OMP_WAIT_POLICY ?= PASSIVE
 
 BUDGET ?=
-EXPERIMENT ?= experiments/shapes.py
+EXPERIMENT ?=
 RESULTS ?=
 PARADIGMS ?=
 DATA ?=
@@ -25,7 +25,7 @@ MICRO_BATCH ?=
 MAX_HOURS ?= 1
 # empty means unset, so that a variable given as BUDGET= on the command line is reported and not ignored
 given = $(if $(filter-out file default undefined,$(origin $(1))),$(2)='$($(1))',$(if $($(1)),$(2)='$($(1))'))
-PLAN_OPTIONS = --experiment='$(EXPERIMENT)' $(call given,BUDGET,--budget) $(if $(RESULTS),--results='$(RESULTS)') \
+PLAN_OPTIONS = $(if $(EXPERIMENT),--experiment='$(EXPERIMENT)') $(call given,BUDGET,--budget) $(if $(RESULTS),--results='$(RESULTS)') \
 	$(if $(PARADIGMS),--paradigms='$(PARADIGMS)') $(if $(DATA),--data='$(DATA)') $(if $(DOWNLOAD),--download) \
 	--devices='$(DEVICES)' --nodes='$(NODES)' $(call given,MICRO_BATCH,--micro-batch)
 

@@ -1,8 +1,9 @@
-"""ImageNet at 256x256, class-conditional: the four paradigms on 16x16 tokens of published autoencoders, sizes B, L, XL and H.
+"""ImageNet at 256x256, class-conditional: the four paradigms on 16x16 tokens of published autoencoders, at the sizes, batches and
+rates that BUDGET deserves by the laws in bench/laws/images.json (docs/dial.md compares them with published recipes).
 
 Continuous tokens are those of MAR's KL-16, and for a DiT of the published kind Stable Diffusion's KL-8 grouped 2x2; codes are
 those of LlamaGen's VQ-16. Their checkpoints lie at checkpoints/kl16.ckpt (LTH14/mar) and checkpoints/vq_ds16_c2i.pt (LlamaGen).
-Rates are the published ones, 1e-4 per 256 images (Peebles & Xie 2023; Li et al. 2024; Sun et al. 2024), not searched here.
+Base rates are the published ones, not searched here.
 
 `make plan EXPERIMENT=experiments/imagenet256.py` needs neither data nor weights.
 """
@@ -12,21 +13,14 @@ from bench.config import (
     Experiment,
     ImageData,
     JudgeConfig,
+    Ladder,
     Method,
     PretrainedConfig,
     Recipe,
-    Size,
     TokenizerConfig,
     grid,
 )
 
-SIZES = (
-    Size(width=768, depth=12, num_heads=12),
-    Size(width=1024, depth=24, num_heads=16),
-    Size(width=1152, depth=28, num_heads=16),
-    Size(width=1280, depth=32, num_heads=16),
-)
-"""DiT-B, -L and -XL (Peebles & Xie 2023, table 1), and ViT-H (Dosovitskiy et al. 2021, table 1)."""
 NUM_IMAGES = 1_281_167
 DATA = ImageData(
     name="imagenet",
@@ -51,32 +45,26 @@ EVALUATION = Evaluation(
     num_samples=10_000, num_validation=2_000, num_reference=10_000, num_held_out=0, throughput_batches=(16, 64)
 )
 """FID of 10,000 images is above that of the papers' 50,000; `num_samples=50_000` and the ADM statistics give theirs."""
-RATES = (1e-4,) * len(SIZES)
 GUIDANCE = (1.0, 1.5, 3.0)
-MAR_OPTIONS = {"num_buffer_slots": 64, "head_options": {"width": 1024, "depth": 6}}
-"""MAR-B's head at every size (Li et al. 2024, appendix B)."""
+MAR_OPTIONS = {"num_buffer_slots": 64, "head_options": {"relative_width": 1.25, "depth": 8}}
+"""MAR-L's head, and as wide relative to the backbone at every size (Li et al. 2024, appendix B: 1.33, 1.25 and 1.2)."""
 METHODS = (
-    Method(paradigm="diffusion", tokenizer="kl-16", learning_rates=RATES, settings=grid(steps=(50, 250), guidance=GUIDANCE)),
+    Method(paradigm="diffusion", tokenizer="kl-16", settings=grid(steps=(50, 250), guidance=GUIDANCE)),
     Method(
         paradigm="diffusion",
         label="diffusion-kl-8",
         tokenizer="kl-8-grouped",
-        learning_rates=RATES,
         settings=grid(steps=(50, 250), guidance=GUIDANCE),
     ),
-    Method(
-        paradigm="next-token", tokenizer="vq-16", learning_rates=RATES, settings=grid(temperature=(1.0, 0.9), guidance=GUIDANCE)
-    ),
+    Method(paradigm="next-token", tokenizer="vq-16", settings=grid(temperature=(1.0, 0.9), guidance=GUIDANCE)),
     Method(
         paradigm="masked-token",
         tokenizer="vq-16",
-        learning_rates=RATES,
         settings=grid(steps=(16, 64), guidance=GUIDANCE),
     ),
     Method(
         paradigm="mar",
         tokenizer="kl-16",
-        learning_rates=RATES,
         options=MAR_OPTIONS,
         settings=grid(steps=(16, 64), guidance=GUIDANCE),
     ),
@@ -86,10 +74,8 @@ EXPERIMENT = Experiment(
     name="imagenet256",
     data=DATA,
     methods=METHODS,
-    sizes=SIZES,
+    ladder=Ladder(),
     budget=1e20,
-    rungs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-    num_seeds=((1, 1, 1, 1, 1, 3),) * len(SIZES),
     recipe=RECIPE,
     evaluation=EVALUATION,
 )

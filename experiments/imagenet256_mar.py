@@ -43,6 +43,8 @@ EXPERIMENT = replace(
     name="imagenet256-mar",
     data=replace(DATA, tokenizers=TOKENIZERS),
     methods=METHODS,
+    ladder=None,
     sizes=(MAR_L,),
+    rungs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     num_seeds=((1, 1, 1, 1, 1, 3),),
 )

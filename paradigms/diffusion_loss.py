@@ -44,6 +44,7 @@ class DiffusionLoss(TokenHead):
         condition_width: int,
         *,
         width: int = 1024,
+        relative_width: float | None = None,
         depth: int = 3,
         multiplier: int = 4,
         steps: int = 100,
@@ -58,6 +59,8 @@ class DiffusionLoss(TokenHead):
         """Options of the head; the defaults are those of the paper.
 
         width, depth: of the MLP.
+        relative_width: the MLP's width as a multiple of the condition's, in place of `width`: a head that grows with the model
+            (1.0 to 1.33 in the published sizes, Li et al. 2024, appendix B).
         multiplier: noise draws per token and training step.
         steps: evaluations of the MLP per token.
         sampler: "ancestral" as published, or "probability-flow", which draws the learned spread with few steps; see
@@ -68,6 +71,8 @@ class DiffusionLoss(TokenHead):
         """
         super().__init__()
         check_choice("sampler", sampler, SAMPLERS)
+        if relative_width is not None:
+            width = round(relative_width * condition_width)
         self.channels, self.multiplier, self.condition_at_input = space.channels, multiplier, condition_at_input
         self.steps, self.sampler, self.clip = steps, sampler, clip
         self.diffusion = GaussianDiffusion(prediction=prediction, learned_variance=learned_variance, noise_shift=noise_shift)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from bench.cli.stages import evaluate, forecast, plan, report, run, status, sweep, table
 from bench.cli.tools import check, doctor, new, paradigms, prepare, sample
-from bench.config.file import DEFAULT_EXPERIMENT
+from bench.config.file import DEFAULT_EXPERIMENT, LADDER_EXPERIMENT
 from bench.errors import did_you_mean
 
 
@@ -64,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub = add(name, stage, text)
         sub.add_argument("--budget", help="training FLOPs of one run on the top rung, such as 1e20 (default: the experiment's)")
         sub.add_argument(
-            "--experiment", default=DEFAULT_EXPERIMENT, help="file with a variable EXPERIMENT, or a name in experiments/"
+            "--experiment",
+            help="file with a variable EXPERIMENT, or a name in experiments/ "
+            f"(default: {LADDER_EXPERIMENT} with --budget, else {DEFAULT_EXPERIMENT})",
         )
         sub.add_argument("--results", type=Path, help="results folder (default: results/NAME-BUDGET)")
         sub.add_argument("--paradigms", help="comma-separated methods of the experiment to keep")

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.config.file import load_experiment
+from bench.config.file import DEFAULT_EXPERIMENT, LADDER_EXPERIMENT, load_experiment
 from bench.errors import UserError
 
 
@@ -17,8 +17,10 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
     """The plan that the options ask for, its results folder and its data set; a plan to run has the tokenizers' weights."""
     from bench.config.run import parse_budget
 
-    experiment = load_experiment(options.experiment, options.data)
-    budget = parse_budget(options.budget) if options.budget is not None else round(experiment.budget)
+    asked = None if options.budget is None else parse_budget(options.budget)
+    name = options.experiment or (DEFAULT_EXPERIMENT if asked is None else LADDER_EXPERIMENT)
+    experiment = load_experiment(name, options.data)
+    budget = round(experiment.budget) if asked is None else asked
     if options.paradigms:
         experiment = experiment.select([name.strip() for name in options.paradigms.split(",")])
     from bench.registry import check_name
@@ -26,17 +28,20 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
     for method in experiment.methods:
         check_name(method.paradigm)
     from bench.data.open import open_data
+    from bench.plan.ladder import resolved
     from bench.plan.machine import this_machine
     from bench.plan.plan import make_plan
     from bench.results.folder import Results
 
+    chosen_world = not experiment.data
+    experiment = resolved(experiment, budget)
     clustered = getattr(options, "launcher", "slurm") == "slurm"  # a plan says what either would do
     if options.nodes != 1 and not clustered:
         raise UserError(f"NODES={options.nodes} needs LAUNCHER=slurm; a local sweep has one machine")
     machine = this_machine(options.devices, options.nodes, options.micro_batch, elsewhere=clustered)
     root = options.results or Path("results") / f"{experiment.name}-{budget:.1e}".replace("e+", "e").replace(".0e", "e")
     dataset = open_data(experiment.data)
-    if to_run:
+    if to_run and not chosen_world:  # a world that the budget chose is prepared as the sweep's first stage
         dataset.check_tokenizers(experiment.tokenizers)
     return make_plan(experiment, budget, dataset, machine), Results(root), dataset
 
@@ -65,6 +70,9 @@ def print_plan(made: Any, as_json: bool) -> None:
         return
     numbers = {column.name: format_number for column in ALL_COLUMNS if column.printed and column.kind == "number"}
     print(frame[[column.name for column in ALL_COLUMNS if column.printed]].to_string(index=False, formatters=numbers))
+    print("choices and the laws behind them (* outside the range of the law):")
+    for choice in made.choices:
+        print(f"  {choice.quantity}: {choice.value}{' *' if choice.extrapolated else ''}; {choice.law}")
     repeated = int((frame["epochs"] > 4).sum())
     if repeated:
         print(f"{repeated} runs see each image more than 4 times: what they show is repetition as well as scale")
@@ -76,6 +84,9 @@ def print_plan(made: Any, as_json: bool) -> None:
         f"of training on this machine ({machine.device}, {machine.num_workers} at a time, {machine.num_threads} threads each), "
         "evaluation apart"
     )
+    print(f"in all {made.total_flops:.3g} training FLOPs, {made.total_flops / made.budget:.3g} times BUDGET")
+    if made.missing_tokenizers:
+        print(f"weights not on this machine yet: {', '.join(made.missing_tokenizers)}")
     print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
 
     from bench.analysis.claims import undecidable

@@ -2,6 +2,7 @@
 
 from bench.config.data import ImageData, JudgeConfig, TextEncoderConfig
 from bench.config.experiment import Evaluation, Experiment, Json, Method, Recipe, Setting, Size, grid, merged
+from bench.config.ladder import Ladder
 from bench.config.run import Run, parse_budget
 from bench.config.tokenizers import TOKENIZERS, AutoencoderConfig, PretrainedConfig, TokenizerConfig
 
@@ -13,6 +14,7 @@ __all__ = [
     "ImageData",
     "Json",
     "JudgeConfig",
+    "Ladder",
     "Method",
     "PretrainedConfig",
     "Recipe",

@@ -8,23 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bench.config.data import ImageData
+from bench.config.ladder import Ladder
+from bench.config.size import Size as Size  # experiments and tests import it from here
 from bench.errors import nearest
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """One size of the shared backbone."""
-
-    width: int
-    depth: int
-    num_heads: int
-
-    @property
-    def name(self) -> str:
-        """Width and depth, as tables and figures show them."""
-        return f"{self.width}x{self.depth}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +58,10 @@ class Method:
     """How tables and figures call it; empty takes the paradigm's name."""
     tokenizer: str
     """Name in bench.config.TOKENIZERS, or one of the image data's own."""
-    learning_rates: tuple[float | tuple[float, ...], ...]
+    learning_rates: tuple[float | tuple[float, ...], ...] = ()
     """One per size of the experiment. Several at a size, in a tuple, are all trained, and each metric that settings are chosen
     for takes the rate that is best for it on validation conditions. Of a search (`search=True`): all rates, each tried at
-    every size."""
+    every size. With a ladder: one, in place of the law's base rate, or none."""
     options: Mapping[str, Json] = field(default_factory=dict)
     settings: tuple[Setting, ...] = grid(guidance=(1.0, 2.0))
     """Tried on the validation captions; the best for each metric is used on the test captions."""
@@ -145,25 +133,34 @@ class Experiment:
     """A comparison: methods x sizes x budgets x seeds on one data set."""
 
     name: str
-    data: str | ImageData
-    """A procedural world, "shapes32" or "shapes64", or images."""
+    data: str | ImageData = ""
+    """A procedural world, "shapes32" or "shapes64", or images; empty lets a ladder's budget choose the world."""
     methods: tuple[Method, ...]
-    sizes: tuple[Size, ...]
+    ladder: Ladder | None = None
+    """The budget chooses sizes, rungs, seeds, batch, rates and images; without a ladder the experiment states them."""
+    sizes: tuple[Size, ...] = ()
     budget: float
     """Default top rung, training FLOPs of one run."""
-    rungs: tuple[float, ...]
+    rungs: tuple[float, ...] = ()
     """Budgets as shares of the top rung, ascending, ending with 1."""
-    num_seeds: tuple[tuple[int, ...], ...]
+    num_seeds: tuple[tuple[int, ...], ...] = ()
     """Training seeds: for each size, one number per rung."""
-    recipe: Recipe
+    recipe: Recipe = field(default_factory=lambda: Recipe(batch_size=32))
+    """A ladder takes from it what the laws do not decide: cooldown, first beta, clipping, dropout, averaging."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     search: bool = False
     """A learning-rate search: every rate runs at every size, scored on the validation captions alone."""
 
     def __post_init__(self) -> None:
-        if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
+        if self.ladder is not None:
+            self._check_ladder()
+        elif not self.data:
+            raise ValueError(f"experiment {self.name}: data is empty; name a world or images, or give a ladder=Ladder()")
+        elif not self.sizes:
+            raise ValueError(f"experiment {self.name}: sizes is empty; name some, or give a ladder=Ladder()")
+        elif not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
             raise ValueError(f"experiment {self.name}: rungs must ascend and end with 1, not {self.rungs}")
-        if [len(row) for row in self.num_seeds] != [len(self.rungs)] * len(self.sizes):
+        elif [len(row) for row in self.num_seeds] != [len(self.rungs)] * len(self.sizes):
             raise ValueError(
                 f"experiment {self.name}: num_seeds needs, for each of {len(self.sizes)} sizes, {len(self.rungs)} numbers"
             )
@@ -179,7 +176,7 @@ class Experiment:
                     f"experiment {self.name}: {method.name} samples with guidance {guided[0]:g}, but condition_dropout=0 "
                     "trains no null condition; raise it, or use guidance=(1.0,)"
                 )
-            if not self.search and len(method.learning_rates) != len(self.sizes):
+            if self.ladder is None and not self.search and len(method.learning_rates) != len(self.sizes):
                 raise ValueError(f"experiment {self.name}: {method.name} needs one learning rate per size ({len(self.sizes)})")
 
     @property
@@ -192,8 +189,21 @@ class Experiment:
         mine = method.learning_rates if self.search else method.learning_rates[index : index + 1]
         return tuple(rate for entry in mine for rate in (entry if isinstance(entry, tuple) else (entry,)))
 
+    def _check_ladder(self) -> None:
+        """Refuse what a ladder and the experiment both state."""
+        fixed = [name for name in ("sizes", "rungs", "num_seeds") if getattr(self, name)]
+        if fixed or self.search:
+            raise ValueError(
+                f"experiment {self.name}: ladder and {' and '.join(fixed) or 'search'} contradict each other; "
+                + ("put them into Ladder(...), or leave the ladder out" if fixed else "a search needs sizes of its own")
+            )
+
     def learning_rate_search(self, *, rates: tuple[float, ...], budget: float, num_validation: int) -> Experiment:
-        """The same trials for every method: each rate at the smallest size and one budget, scored on validation captions."""
+        """The same trials for every method: each rate at the smallest size and one budget, scored on validation captions.
+
+        Raises:
+            ValueError: for an experiment whose sizes a ladder chooses.
+        """
         return replace(
             self,
             name=f"{self.name}-learning-rates",

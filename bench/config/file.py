@@ -12,6 +12,8 @@ from bench.config.values import check_values
 from bench.errors import UserError, nearest
 
 DEFAULT_EXPERIMENT = "shapes"
+LADDER_EXPERIMENT = "ladder"
+"""What a budget alone asks for."""
 
 
 def load_experiment(name: str, data: str | None = None) -> Experiment:

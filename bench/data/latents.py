@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from bench.data.order import image_order
 from bench.files import write_file, write_text
 from bench.progress import format_bytes
 from bench.randomness import WHOLE, Part, step_seed
@@ -163,25 +164,13 @@ class TrainingData:
         counts = self.index["counts"]
         self._shards = [memory_map(folder / f"shard-{number:05d}.safetensors") for number in range(len(counts))]
         self._ends = np.cumsum(counts)
-        self._epoch: tuple[int, int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def indices(self, seed: int, step: int, batch: int) -> np.ndarray:
         """(B,) image indices of a step: consecutive entries of one permutation per (seed, epoch)."""
-        positions = np.arange(step * batch, (step + 1) * batch)
-        return np.concatenate(
-            [
-                self._permutation(seed, int(epoch))[positions[positions // len(self) == epoch] % len(self)]
-                for epoch in np.unique(positions // len(self))
-            ]
-        )
-
-    def _permutation(self, seed: int, epoch: int) -> np.ndarray:
-        if self._epoch is None or self._epoch[:2] != (seed, epoch):
-            self._epoch = (seed, epoch, np.random.default_rng([seed, epoch]).permutation(len(self)))
-        return self._epoch[2]
+        return image_order(seed, np.arange(step * batch, (step + 1) * batch), len(self))
 
     def rows(self, name: str, indices: np.ndarray) -> np.ndarray:
         """Entries of a stored array (`tokens` or `condition`) by image index (B,), in that order."""

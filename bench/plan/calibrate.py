@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from bench.conditioning import Condition
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.model import build_paradigm, device_type
+from bench.model import build_meta, build_paradigm, device_type
 from bench.paradigm import TokenSpace
+from bench.plan.cost import count_run
 
 CALIBRATION_FLOPS = 1.5e9
 """Size of a calibration step; a full batch of a large model would take minutes on a CPU."""
+CALIBRATION_DEPTH = 2
+"""Blocks that are timed: more of the same take as long each, and a large model would take minutes to build."""
+CALIBRATION_WIDTH = 512
+"""Wider ones are taken to be as fast: on a CPU a step of theirs takes minutes."""
 CALIBRATION_STEPS = 3
 SLOW_SECONDS = 3.0
 """A pass this long needs no repetition to be told from its start-up."""
+
+
+def measure_speed(runs: Sequence[Run], dataset: TokenizedData) -> Callable[[int], float]:
+    """Training FLOP/s of one worker here as a function of the width: measured at the narrowest of the runs and, where widths
+    differ by 2 or more, at the widest up to CALIBRATION_WIDTH; a power of the width between them."""
+    narrow = min(runs, key=lambda run: run.width)
+    wide = max((run for run in runs if run.width <= max(CALIBRATION_WIDTH, narrow.width)), key=lambda run: run.width)
+    measured = [(run.width, _speed(run, dataset)) for run in ((narrow, wide) if wide.width >= 2 * narrow.width else (narrow,))]
+    (low, slow), (high, fast) = measured[0], measured[-1]
+
+    def speed(width: int) -> float:
+        if low == high:
+            return slow
+        share = math.log(min(max(width, low), high) / low) / math.log(high / low)
+        return slow ** (1 - share) * fast**share
+
+    return speed
+
+
+def _speed(run: Run, dataset: TokenizedData) -> float:
+    space = dataset.space(run.tokenizer)
+    shallow = replace(run, depth=min(run.depth, CALIBRATION_DEPTH))
+    cost = count_run(shallow, build_meta(shallow, space, dataset.conditions), dataset.conditions)
+    return calibrate(shallow, space, dataset, cost.dense)
 
 
 def calibrate(run: Run, space: TokenSpace, dataset: TokenizedData, flops_per_image: float) -> float:

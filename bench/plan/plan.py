@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import pandas as pd
@@ -15,17 +16,18 @@ from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.flops.count import FLOP_RULE
 from bench.model import build_meta
-from bench.plan.calibrate import calibrate
-from bench.plan.cost import check_sampler, count_run
+from bench.plan.calibrate import measure_speed
+from bench.plan.choices import Choice, explain
+from bench.plan.cost import RunCost, check_sampler, count_run
+from bench.plan.ladder import Cell, Climber, grid_cells
 from bench.plan.machine import Machine, check_memory, device_memory, this_machine
+from bench.plan.sizes_cost import exact_costs
 from bench.progress import format_hours
 from bench.randomness import micro_batches
 from bench.registry import load
 from bench.results.columns import PLAN_COLUMNS
 from bench.results.identity import Identity
 
-CALIBRATION_DEPTH = 2
-"""Blocks that are timed: more of the same take as long each, and a large model would take minutes to build."""
 MIN_STEPS = 50
 """Fewer steps cannot meet the tolerance: the last one may miss by half a step."""
 
@@ -42,6 +44,8 @@ class PlannedRun:
     flops_per_second: float
     num_training_images: int
     loss_unit: str
+    extrapolated: tuple[str, ...]
+    """Choices outside the range of the law that made them."""
 
     @property
     def steps(self) -> int:
@@ -75,6 +79,7 @@ class PlannedRun:
             "dtype": run.recipe.precision,
             "flop_rule": run.flop_rule,
             "loss_unit": self.loss_unit,
+            "extrapolated": " ".join(self.extrapolated),
         }
 
 
@@ -88,6 +93,8 @@ class Plan:
     machine: Machine
     cache_bytes: dict[str, int]
     """What each tokenizer's latent cache takes on disk."""
+    choices: tuple[Choice, ...]
+    """What was chosen, and the law that chose it."""
 
     @property
     def missing_tokenizers(self) -> list[str]:
@@ -115,6 +122,15 @@ class Plan:
     def frame(self) -> pd.DataFrame:
         """plan.csv."""
         return pd.DataFrame(self.rows, columns=list(PLAN_COLUMNS))
+
+    @property
+    def total_flops(self) -> float:
+        """Training FLOPs of all runs: every trunk to its last branch and every cooldown."""
+        total = 0.0
+        for group in self.trunks.values():
+            cooldown = group[0].run.recipe.cooldown
+            total += (1 - cooldown) * group[-1].run.flops_budget + cooldown * sum(p.run.flops_budget for p in group)
+        return total
 
     @property
     def total_hours(self) -> float:
@@ -155,70 +171,85 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
 
     Raises:
         ValueError: for an unknown paradigm, impossible options, a model that no device holds, a batch that the devices cannot
-            share equally, or a budget whose lowest rung has too few steps.
+            share equally, or a budget that a ladder does not reach or whose lowest rung has too few steps.
     """
     machine = this_machine() if machine is None else machine
     num_devices = machine.devices * machine.nodes
-    micro_batches(experiment.recipe.batch_size, num_devices, machine.micro_batch)
     torch.set_num_threads(machine.num_threads)
+    counts = {method.name: _counting(experiment, method, budget, dataset) for method in experiment.methods}
+
+    def cost(method: Method, size: Size) -> RunCost:
+        return counts[method.name](size)
+
+    climber = None if experiment.ladder is None else Climber(experiment, budget, cost)
+    cells = list(grid_cells(experiment, budget) if climber is None else climber.cells())
+    for batch in sorted({cell.recipe.batch_size for cell in cells}):
+        micro_batches(batch, num_devices, machine.micro_batch)
     runs: list[PlannedRun] = []
     for method in experiment.methods:
-        rate = None
-        for index, size in enumerate(experiment.sizes):
-            rates = experiment.rates(method, index)
-            template = first_run(experiment, method, size, budget, dataset)
-            space = dataset.space(method.tokenizer)
-            meta = build_meta(template, space, dataset.conditions)
-            if index == 0:
-                check_sampler(template, meta, method, dataset.conditions)
-            cost = count_run(template, meta, dataset.conditions)
-            check_memory(cost.num_params, device_memory())
-            if rate is None:
-                shallow = replace(template, depth=min(template.depth, CALIBRATION_DEPTH))
-                if shallow == template:
-                    first = cost
-                else:
-                    first = count_run(shallow, build_meta(shallow, space, dataset.conditions), dataset.conditions)
-                rate = num_devices * calibrate(shallow, space, dataset, first.dense)
-            for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
-                for seed in range(num_seeds):
-                    for learning_rate in rates:
-                        run = replace(template, seed=seed, learning_rate=learning_rate, flops_budget=round(budget * share))
-                        runs.append(
-                            PlannedRun(
-                                run=run,
-                                method=method,
-                                num_params=cost.num_params,
-                                flops_per_image=cost.dense,
-                                flops_per_image_causal=cost.causal,
-                                flops_per_second=rate,
-                                num_training_images=experiment.recipe.num_training_images,
-                                loss_unit=meta.loss_unit,
-                            )
-                        )
+        own = [cell for cell in cells if cell.method is method]
+        first = cell_run(own[0], dataset)
+        meta = build_meta(first, dataset.space(method.tokenizer), dataset.conditions)
+        check_sampler(first, meta, method, dataset.conditions)
+        check_memory(max(cost(method, cell.size).num_params for cell in own), device_memory())
+        speed = measure_speed([cell_run(cell, dataset) for cell in own], dataset)
+        for cell in own:
+            counted = cost(method, cell.size)
+            runs.append(
+                PlannedRun(
+                    run=cell_run(cell, dataset),
+                    method=method,
+                    num_params=counted.num_params,
+                    flops_per_image=counted.dense,
+                    flops_per_image_causal=counted.causal,
+                    flops_per_second=num_devices * speed(cell.size.width),
+                    num_training_images=cell.recipe.num_training_images,
+                    loss_unit=meta.loss_unit,
+                    extrapolated=cell.extrapolated,
+                )
+            )
     _check_steps(runs, budget)
+    if climber is not None:
+        experiment = replace(experiment, recipe=replace(experiment.recipe, num_training_images=climber.num_training_images))
     num = experiment.recipe.num_training_images
     cache_bytes = {name: num * dataset.row_bytes(name) for name in experiment.tokenizers}
-    return Plan(experiment, budget, tuple(runs), machine, cache_bytes)
+    return Plan(experiment, budget, tuple(runs), machine, cache_bytes, explain(experiment, cells, climber))
+
+
+def _counting(experiment: Experiment, method: Method, budget: int, dataset: TokenizedData) -> Callable[[Size], RunCost]:
+    """What counts a method at a size, each size once; many sizes by way of a few small ones."""
+
+    @cache
+    def count(size: Size) -> RunCost:
+        run = cell_run(Cell(method=method, size=size, flops_budget=budget, recipe=experiment.recipe), dataset)
+        return count_run(run, build_meta(run, dataset.space(method.tokenizer), dataset.conditions), dataset.conditions)
+
+    return count if experiment.ladder is None else exact_costs(count)
+
+
+def cell_run(cell: Cell, dataset: TokenizedData) -> Run:
+    """The run of a cell on a data set."""
+    return Run(
+        method=cell.method.name,
+        paradigm=cell.method.paradigm,
+        paradigm_version=load(cell.method.paradigm).version,
+        options=cell.method.options,
+        tokenizer=cell.method.tokenizer,
+        tokenizer_hash=dataset.tokenizer_hash(cell.method.tokenizer),
+        data=dataset.data_id,
+        **asdict(cell.size),
+        seed=cell.seed,
+        learning_rate=cell.learning_rate,
+        recipe=cell.recipe,
+        flop_rule=FLOP_RULE,
+        flops_budget=cell.flops_budget,
+    )
 
 
 def first_run(experiment: Experiment, method: Method, size: Size, budget: int, dataset: TokenizedData) -> Run:
-    """The method at a size with seed 0 and its first rate, which the others vary."""
-    return Run(
-        method=method.name,
-        paradigm=method.paradigm,
-        paradigm_version=load(method.paradigm).version,
-        options=method.options,
-        tokenizer=method.tokenizer,
-        tokenizer_hash=dataset.tokenizer_hash(method.tokenizer),
-        data=dataset.data_id,
-        **asdict(size),
-        seed=0,
-        learning_rate=experiment.rates(method, 0)[0],
-        recipe=experiment.recipe,
-        flop_rule=FLOP_RULE,
-        flops_budget=budget,
-    )
+    """A method at a size, with seed 0, the experiment's recipe and the method's first rate (0 where the laws give it)."""
+    rate = (*experiment.rates(method, 0), 0.0)[0]
+    return cell_run(Cell(method=method, size=size, flops_budget=budget, learning_rate=rate, recipe=experiment.recipe), dataset)
 
 
 def _check_steps(runs: list[PlannedRun], budget: int) -> None:

@@ -60,6 +60,13 @@ ALL_COLUMNS = (
         printed=True,
     ),
     Column("learning_rate", "peak rate", in_plan=True, shown=True),
+    Column(
+        "extrapolated",
+        "choices of a ladder that lie outside the range of the law that made them",
+        kind="text",
+        in_table=False,
+        in_plan=True,
+    ),
     Column("loss", "training loss of the last logged step, in the method's own unit"),
     Column("loss_unit", "unit of loss; losses of different units do not compare", kind="text", in_plan=True),
     Column("split", "conditions that were sampled: validation (settings are chosen there) or test", kind="text"),

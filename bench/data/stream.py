@@ -1,0 +1,83 @@
+"""The training images of an endless world: the first lie in the latent cache, others are rendered and encoded when a step asks
+for them, with the tokens that the cache would hold.
+
+Letters: B images.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.data.base import TokenizedData
+from bench.data.latents import Encoded, TrainingData
+from bench.data.open import open_data
+
+CACHE_SHARE = 0.5
+"""Of the free disk that the latent caches of a sweep may take together."""
+
+
+def cached_images(num_images: int, row_bytes: int, folder: Path) -> int:
+    """How many of a world's images fit into CACHE_SHARE of the free disk, when all caches together take row_bytes per image."""
+    while not folder.exists():
+        folder = folder.parent
+    return max(1, min(num_images, int(CACHE_SHARE * shutil.disk_usage(folder).free / row_bytes)))
+
+
+def about_stream(dataset: TokenizedData, tokenizer: str, num_images: int) -> dict[str, Any]:
+    """What the index of a cache says whose images beyond its own are rendered."""
+    return {"stream": {"world": dataset.name, "tokenizer": tokenizer, "num_images": num_images}}
+
+
+def training_images(folder: Path) -> TrainingData:
+    """The training images of a latent cache, and those that its world renders beyond it.
+
+    Raises:
+        ValueError: when the world is not what it was when the cache was filled.
+    """
+    cached = TrainingData(folder)
+    stream = cached.index.get("stream")
+    if stream is None:
+        return cached
+    dataset = open_data(stream["world"])
+    if cached.index["data"] != dataset.data_id:
+        raise ValueError(
+            f"{folder} holds images of {cached.index['data']}, and the world is {dataset.data_id}; remove the folder"
+        )
+    return StreamedImages(folder, stream["num_images"], dataset.encoder(stream["tokenizer"]))
+
+
+class StreamedImages(TrainingData):
+    """A latent cache of the first images of a world, and the others as they are asked for."""
+
+    def __init__(self, folder: Path, num_images: int, encode: Callable[[Any], Encoded]) -> None:
+        """encode: renders and encodes images by index."""
+        super().__init__(folder)
+        self.num_images, self.num_cached, self._encode = num_images, super().__len__(), encode
+        self._made: tuple[bytes, Encoded] | None = None
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def rows(self, name: str, indices: np.ndarray) -> np.ndarray:
+        """As of a cache that holds all images."""
+        beyond = indices >= self.num_cached
+        if not beyond.any():
+            return super().rows(name, indices)
+        made: np.ndarray = getattr(self._make(indices[beyond]), name)
+        out = np.empty((len(indices), *made.shape[1:]), dtype=made.dtype)
+        out[beyond] = made
+        if not beyond.all():
+            out[~beyond] = super().rows(name, indices[~beyond])
+        return out
+
+    def _make(self, indices: np.ndarray) -> Encoded:
+        """Tokens and conditions of images, which are asked for one after the other."""
+        key = indices.tobytes()
+        if self._made is None or self._made[0] != key:
+            self._made = (key, self._encode(indices))
+        return self._made[1]
