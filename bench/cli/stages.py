@@ -33,7 +33,6 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
     from bench.plan.plan import make_plan
     from bench.results.folder import Results
 
-    chosen_world = not experiment.data
     experiment = resolved(experiment, budget)
     clustered = getattr(options, "launcher", "slurm") == "slurm"  # a plan says what either would do
     if options.nodes != 1 and not clustered:
@@ -41,7 +40,7 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
     machine = this_machine(options.devices, options.nodes, options.micro_batch, elsewhere=clustered)
     root = options.results or Path("results") / f"{experiment.name}-{budget:.1e}".replace("e+", "e").replace(".0e", "e")
     dataset = open_data(experiment.data)
-    if to_run and not chosen_world:  # a world that the budget chose is prepared as the sweep's first stage
+    if to_run and not experiment.climbs_world:  # which is prepared as the sweep's first stage
         dataset.check_tokenizers(experiment.tokenizers)
     return make_plan(experiment, budget, dataset, machine), Results(root), dataset
 
@@ -85,8 +84,6 @@ def print_plan(made: Any, as_json: bool) -> None:
         "evaluation apart"
     )
     print(f"in all {made.total_flops:.3g} training FLOPs, {made.total_flops / made.budget:.3g} times BUDGET")
-    if made.missing_tokenizers:
-        print(f"weights not on this machine yet: {', '.join(made.missing_tokenizers)}")
     print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
 
     from bench.analysis.claims import undecidable
@@ -107,11 +104,20 @@ def plan(options: argparse.Namespace) -> None:
 
     if made.missing_tokenizers:
         results.root.mkdir(parents=True, exist_ok=True)
-        print(f"weights not on this machine yet: {', '.join(made.missing_tokenizers)}; the sweep needs them", file=sys.stderr)
+        then = "trains them first" if made.experiment.climbs_world else "needs them"
+        print(f"weights not on this machine yet: {', '.join(made.missing_tokenizers)}; the sweep {then}", file=sys.stderr)
     else:
         bind_experiment(results, made.identity)
     save_frame(made.frame, results.plan)
     print(f"written to {results.plan}", file=sys.stderr)
+
+
+def prepare_world(dataset: Any, display: Any) -> None:
+    """Train the networks of a ladder's world that this machine lacks."""
+    from bench.prepare.networks import NetworkRecipe, own_networks, train_networks
+
+    missing = tuple(network for network in own_networks(dataset) if not dataset.hash(network))
+    train_networks(dataset, NetworkRecipe(), missing, display)
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -133,6 +139,9 @@ def sweep(options: argparse.Namespace) -> int:
     if not options.quiet:
         print_plan(made, options.json)
     display = Display(options.quiet)
+    if made.missing_tokenizers:
+        prepare_world(dataset, display)
+        made, results, dataset = make(options, to_run=True)
     if parameters is not None:
         from bench.sweep.slurm import submit_sweep
 

@@ -180,6 +180,11 @@ class Experiment:
                 raise ValueError(f"experiment {self.name}: {method.name} needs one learning rate per size ({len(self.sizes)})")
 
     @property
+    def climbs_world(self) -> bool:
+        """Whether it is a ladder on a procedural world, whose missing networks a sweep trains first."""
+        return self.ladder is not None and isinstance(self.data, str)
+
+    @property
     def tokenizers(self) -> list[str]:
         """Names of the tokenizers that its methods read, sorted."""
         return sorted({method.tokenizer for method in self.methods})

@@ -87,7 +87,7 @@ def fill_cache(
         ValueError: when the disk is too small, or more images than allowed are unreadable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    per_shard = max(1, SHARD_BYTES // row_bytes)
+    per_shard = images_per_shard(row_bytes)
     starts = range(0, num_images, per_shard)
     paths = [folder / f"shard-{number:05d}.safetensors" for number in range(len(starts))]
     missing = sum(min(per_shard, num_images - start) for start, path in zip(starts, paths, strict=True) if not path.exists())
@@ -112,6 +112,11 @@ def fill_cache(
         raise ValueError(f"none of the {num_images} images could be read; the first: {skipped[0]}")
     write_text(folder / "index.json", json.dumps({"counts": counts, "skipped": skipped, **(about or {})}, indent=1))
     return skipped
+
+
+def images_per_shard(row_bytes: int) -> int:
+    """Images of a whole shard."""
+    return max(1, SHARD_BYTES // row_bytes)
 
 
 def is_complete(folder: Path) -> bool:

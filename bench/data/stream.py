@@ -14,18 +14,25 @@ from typing import Any
 import numpy as np
 
 from bench.data.base import TokenizedData
-from bench.data.latents import Encoded, TrainingData
+from bench.data.latents import Encoded, TrainingData, images_per_shard
 from bench.data.open import open_data
 
 CACHE_SHARE = 0.5
 """Of the free disk that the latent caches of a sweep may take together."""
 
 
-def cached_images(num_images: int, row_bytes: int, folder: Path) -> int:
-    """How many of a world's images fit into CACHE_SHARE of the free disk, when all caches together take row_bytes per image."""
-    while not folder.exists():
-        folder = folder.parent
-    return max(1, min(num_images, int(CACHE_SHARE * shutil.disk_usage(folder).free / row_bytes)))
+def cached_images(folder: Path, num_images: int, row_bytes: int, share: float = 1.0) -> int:
+    """How many of a world's images a latent cache holds: all that fit, in whole shards, and one shard at least.
+
+    Args:
+        row_bytes: what an image takes.
+        share: of CACHE_SHARE of the disk that is free or already the cache's, where several caches lie side by side.
+    """
+    disk = next(place for place in (folder, *folder.parents) if place.exists())
+    own = sum(shard.stat().st_size for shard in folder.iterdir()) if folder.exists() else 0
+    fitting = int(share * CACHE_SHARE * (shutil.disk_usage(disk).free + own) / row_bytes)
+    shard = images_per_shard(row_bytes)
+    return num_images if num_images <= fitting else min(num_images, max(shard, fitting // shard * shard))
 
 
 def about_stream(dataset: TokenizedData, tokenizer: str, num_images: int) -> dict[str, Any]:

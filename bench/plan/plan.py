@@ -124,13 +124,15 @@ class Plan:
         return pd.DataFrame(self.rows, columns=list(PLAN_COLUMNS))
 
     @property
+    def endless(self) -> bool:
+        """Whether the training images are a procedural world's and need not all lie in a cache."""
+        return isinstance(self.experiment.data, str)
+
+    @property
     def total_flops(self) -> float:
         """Training FLOPs of all runs: every trunk to its last branch and every cooldown."""
-        total = 0.0
-        for group in self.trunks.values():
-            cooldown = group[0].run.recipe.cooldown
-            total += (1 - cooldown) * group[-1].run.flops_budget + cooldown * sum(p.run.flops_budget for p in group)
-        return total
+        groups = self.trunks.values()
+        return sum(group[-1].run.branch_flops + sum(p.run.cooldown_flops for p in group) for group in groups)
 
     @property
     def total_hours(self) -> float:

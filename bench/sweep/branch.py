@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.data.latents import TrainingData
+from bench.data.stream import training_images
 from bench.files import read_lines, write_lines
 from bench.plan.machine import Machine, git_sha
 from bench.results.folder import STEP_KEYS, Results, checkpoints
@@ -95,7 +95,7 @@ class RunTraining:
             "flops_per_image_causal": round(done.flops_spent_causal / images),
             "steps": done.steps,
             "images_seen": images,
-            "epochs": round(images / len(TrainingData(self.latents)), 3),
+            "epochs": round(images / len(training_images(self.latents)), 3),
             "loss": done.loss,
             "train_seconds": round(trunk_seconds + done.seconds, 2),
             "device": self.machine.device,

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from bench.conditioning import ConditionSpace
 from bench.config.run import Run
 from bench.data.latents import TrainingData
+from bench.data.stream import training_images
 from bench.flops.meter import FlopMeter
 from bench.model import build_meta, build_paradigm, compile_on_gpu, save_weights
 from bench.paradigm import TokenSpace
@@ -106,7 +107,7 @@ def train_segment(
     """
     run = segment.run
     count = micro_batches(run.recipe.batch_size, group.size, segment.micro_batch)
-    data = TrainingData(segment.latents)
+    data = training_images(segment.latents)
     paradigm = compile_on_gpu(build_paradigm(run, segment.space, segment.conditions))
     meter = FlopMeter(build_meta(run, segment.space, segment.conditions), segment.conditions)
     meter.attach(paradigm)
