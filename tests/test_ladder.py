@@ -14,7 +14,7 @@ from bench.config.size import GRID, Size, size
 from bench.data.open import open_data
 from bench.model import build_meta
 from bench.plan.cost import RunCost, count_run
-from bench.plan.ladder import Cell, Climber, laws_of, resolved
+from bench.plan.ladder import TRUNK_SPAN, Cell, Climber, laws_of, resolved
 from bench.plan.plan import cell_run, make_plan
 from bench.plan.recipe import MOST_STEPS
 from bench.plan.sizes_cost import exact_costs
@@ -79,13 +79,14 @@ def test_every_decade_is_what_an_expert_would_run(budget: float) -> None:
             assert larger
 
 
-def test_one_trunk_has_one_recipe_and_all_methods_one_grid() -> None:
+def test_a_trunk_spans_a_decade_and_all_methods_share_one_grid() -> None:
     climber = climb(1e13)
-    trunks: dict[tuple[str, Size], set[object]] = {}
+    trunks: dict[tuple[object, ...], set[int]] = {}
     for cell in climber.cells():
-        trunks.setdefault((cell.method.name, cell.size), set()).add((cell.learning_rate, str(cell.recipe)))
+        trunks.setdefault((cell.method.name, cell.size, cell.learning_rate, str(cell.recipe)), set()).add(cell.flops_budget)
         assert cell.size in GRID
-    assert {len(found) for found in trunks.values()} == {1}
+    assert {len(budgets) for budgets in trunks.values()} <= {1, 2, 3}
+    assert max(max(budgets) / min(budgets) for budgets in trunks.values()) <= TRUNK_SPAN
 
 
 def test_1e20_on_images_of_256_tokens_means_models_between_50_million_and_5_billion() -> None:

@@ -1,12 +1,7 @@
-"""From a budget to the cells of a ladder: which method trains which size at which rung with how many seeds and which recipe.
-
-Letters: C training FLOPs of a run, N parameters, D images of a run. The best size of a budget is where images per parameter,
-D / N, meet the law of the method, with D = C / (counted FLOPs per image): so the law carries over between numbers of tokens.
-"""
+"""From a budget to the cells of a ladder: which method trains which size at which rung with how many seeds and which recipe."""
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,19 +10,18 @@ from bench.config.data import ImageData
 from bench.config.experiment import Evaluation, Experiment, Method, Recipe
 from bench.config.ladder import LEAST_SIZES, Ladder
 from bench.config.size import GRID, Size
+from bench.plan.bracket import Best, SizeChoice
 from bench.plan.cost import RunCost
-from bench.plan.laws import Estimate, Laws, load_laws
+from bench.plan.laws import Laws, load_laws
 from bench.plan.recipe import LEAST_BATCH, LEAST_STEPS, TrunkRecipe, trunk_recipe
 
 NUM_RUNGS, DECADES = 6, 2.5
 """What an exponent needs (fits.md of Hoffmann et al. 2022 and Porian et al. 2024: six budgets; two and a half decades)."""
 LEAST_DECADES = 0.5
-BRACKET = 4.0
-"""At a rung a method trains the sizes within this factor of the best one."""
-BEYOND = 2.0
-"""And those within this factor of the interval of the best one, which is wide outside the laws' range."""
 CLAIM_FACTOR = 2.0
 """Sizes within this factor of the best get all seeds."""
+TRUNK_SPAN = 10.1
+"""Largest rung over smallest of a trunk, which has one batch and one rate; a further trunk costs little, as it ends lower."""
 LEAST_IMAGES = 65_536
 
 Cost = Callable[[Method, Size], RunCost]
@@ -46,22 +40,6 @@ class Cell:
     recipe: Recipe
     extrapolated: tuple[str, ...] = ()
     """Which of its choices lie outside the range of the law that made them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Best:
-    """The best size of a budget by the law, between sizes of the grid."""
-
-    flops_budget: int
-    num_params: float
-    low: float
-    high: float
-    law: Estimate
-
-    @property
-    def bracket(self) -> tuple[float, float]:
-        """Parameters between which sizes are trained."""
-        return min(self.num_params / BRACKET, self.low / BEYOND), max(self.num_params * BRACKET, self.high * BEYOND)
 
 
 def grid_cells(experiment: Experiment, budget: int) -> Iterator[Cell]:
@@ -107,6 +85,17 @@ class Rungs:
     """The rungs of each size, ascending; smallest size first."""
 
 
+def trunks(served: list[Best]) -> list[list[Best]]:
+    """The rungs of a size, ascending, as trunks of at most TRUNK_SPAN."""
+    groups: list[list[Best]] = []
+    for best in reversed(served):
+        if groups and groups[-1][-1].flops_budget <= best.flops_budget * TRUNK_SPAN:
+            groups[-1].insert(0, best)
+        else:
+            groups.append([best])
+    return groups[::-1]
+
+
 class Climber:
     """Plans the cells of one experiment with a ladder."""
 
@@ -130,24 +119,32 @@ class Climber:
         base = replace(self.experiment.recipe, num_training_images=self.num_training_images)
         for method in self.experiment.methods:
             for size, served in self.rungs[method.name].trained.items():
-                trunk = self._trunk(method, size, served, base)
-                num_params = self.cost(method, size).num_params
-                for best in served:
-                    claimed = max(num_params / best.num_params, best.num_params / num_params) <= CLAIM_FACTOR
-                    claimed = claimed or size == self._nearest(method, best)
-                    outside = ("size",) if best.law.extrapolated and self.ladder.sizes is None else ()
-                    for seed in range(self.ladder.num_seeds if claimed else 1):
-                        yield Cell(
-                            method=method,
-                            size=size,
-                            flops_budget=best.flops_budget,
-                            seed=seed,
-                            learning_rate=trunk.learning_rate,
-                            recipe=trunk.recipe,
-                            extrapolated=outside + trunk.extrapolated,
-                        )
+                for together in trunks(served):
+                    recipe = self._recipe(method, size, together, base)
+                    for best in together:
+                        yield from self._seeds(method, size, best, recipe)
 
-    def _trunk(self, method: Method, size: Size, served: list[Best], base: Recipe) -> TrunkRecipe:
+    def _seeds(self, method: Method, size: Size, best: Best, trunk: TrunkRecipe) -> Iterator[Cell]:
+        """All seeds of a size at a rung: several where claims read."""
+        distances = {
+            other: best.distance(self.cost(method, other).num_params)
+            for other, served in self.rungs[method.name].trained.items()
+            if best in served
+        }
+        claimed = distances[size] <= max(math.log(CLAIM_FACTOR), min(distances.values()))
+        outside = ("size",) if best.law.extrapolated and self.ladder.sizes is None else ()
+        for seed in range(self.ladder.num_seeds if claimed else 1):
+            yield Cell(
+                method=method,
+                size=size,
+                flops_budget=best.flops_budget,
+                seed=seed,
+                learning_rate=trunk.learning_rate,
+                recipe=trunk.recipe,
+                extrapolated=outside + trunk.extrapolated,
+            )
+
+    def _recipe(self, method: Method, size: Size, served: list[Best], base: Recipe) -> TrunkRecipe:
         per_image = self.cost(method, size).dense
         images = [best.flops_budget / per_image for best in served]
         return trunk_recipe(self.laws, self.ladder, base, method, size, images[0], images[-1])
@@ -170,75 +167,25 @@ class Climber:
         """The least budget at which every method has LEAST_SIZES sizes of LEAST_STEPS steps."""
         batch = self.ladder.batch_size or LEAST_BATCH
         last = self.sizes[min(LEAST_SIZES, len(self.sizes)) - 1]
-        return max(self.cost(method, last).dense for method in self.experiment.methods) * batch * LEAST_STEPS
+        dearest = max(self.cost(method, last).dense for method in self.experiment.methods)
+        return 1.001 * dearest * batch * LEAST_STEPS  # rungs are whole numbers
 
     def _rungs(self, method: Method) -> Rungs:
-        best = tuple(self._best(method, budget) for budget in self.budgets)
+        choice = SizeChoice(self.sizes, lambda size: self.cost(method, size), self.laws, method.paradigm)
+        batch = self.ladder.batch_size or LEAST_BATCH
+        best = tuple(choice.best(budget) for budget in self.budgets)
         trained: dict[Size, list[Best]] = {}
         for rung in best:
-            for size in self._around(method, rung):
+            images = LEAST_STEPS * batch
+            around = choice.around(rung, lambda size: rung.flops_budget >= images * self.cost(method, size).dense)  # noqa: B023
+            for size in around if self.ladder.sizes is None else self.sizes:
                 trained.setdefault(size, []).append(rung)
-        return Rungs(best=best, trained={size: trained[size] for size in self.sizes if size in trained})
-
-    def _around(self, method: Method, best: Best) -> list[Size]:
-        """The sizes trained at a rung."""
-        if self.ladder.sizes is not None:
-            return list(self.sizes)
-        batch = self.ladder.batch_size or LEAST_BATCH
-        affordable = [
-            s for s in self._near(method, best) if best.flops_budget / self.cost(method, s).dense >= batch * LEAST_STEPS
-        ]
-        if best.bracket[1] > self.cost(method, self.sizes[-1]).num_params:
-            highest = _down(self._highest(method))
+        if self.ladder.sizes is None and not choice.holds(best[-1]):
             raise ValueError(
                 f"BUDGET={self.budget:.3g} is above the ladder: its largest size is {self.sizes[-1].name}, and {method.name} is "
-                f"best at about {best.num_params:.2g} parameters; use BUDGET={highest:.2g} or less"
+                f"best at about {best[-1].num_params:.2g} parameters; use BUDGET={_down(choice.highest(self.budget)):.2g} or less"
             )
-        low, high = best.bracket
-        distances = {s: abs(math.log(self.cost(method, s).num_params / best.num_params)) for s in affordable}
-        inside = [s for s in affordable if low <= self.cost(method, s).num_params <= high]
-        nearest = sorted(affordable, key=distances.__getitem__)[:LEAST_SIZES]
-        return [s for s in affordable if s in inside or s in nearest]
-
-    def _near(self, method: Method, best: Best) -> tuple[Size, ...]:
-        """The sizes of the bracket and a few beyond: all others are never counted."""
-        low, high = best.bracket
-        parameters = lambda size: self.cost(method, size).num_params  # noqa: E731
-        first = bisect.bisect_left(self.sizes, low, key=parameters)
-        last = bisect.bisect_right(self.sizes, high, key=parameters)
-        return self.sizes[max(0, first - LEAST_SIZES) : last + LEAST_SIZES]
-
-    def _nearest(self, method: Method, best: Best) -> Size:
-        return min(self._around(method, best), key=lambda s: abs(math.log(self.cost(method, s).num_params / best.num_params)))
-
-    def _best(self, method: Method, budget: int) -> Best:
-        law = self.laws.images_law(method.paradigm, budget)
-        at = [self._params_where(method, budget / ratio) for ratio in (law.value, law.high, law.low)]
-        return Best(flops_budget=budget, num_params=at[0], low=at[1], high=at[2], law=law)
-
-    def _params_where(self, method: Method, product: float) -> float:
-        """The parameters N at which N x FLOPs per image is the product, between sizes of the grid and beyond its ends."""
-
-        def logs(size: Size) -> tuple[float, float]:
-            cost = self.cost(method, size)
-            return math.log(cost.num_params), math.log(cost.num_params * cost.dense)
-
-        if len(self.sizes) == 1:
-            return float(self.cost(method, self.sizes[0]).num_params)
-        wanted = math.log(product)
-        place = bisect.bisect_left(self.sizes, wanted, lo=1, hi=len(self.sizes) - 1, key=lambda size: logs(size)[1])
-        (n0, y0), (n1, y1) = logs(self.sizes[place - 1]), logs(self.sizes[place])
-        return math.exp(n0 + (n1 - n0) * (wanted - y0) / (y1 - y0))
-
-    def _highest(self, method: Method) -> float:
-        """The largest budget whose sizes the grid holds, by halving."""
-        largest = self.cost(method, self.sizes[-1]).num_params
-        low, high = 0.0, math.log10(self.budget)
-        for _ in range(40):
-            middle = (low + high) / 2
-            fits = self._best(method, round(10**middle)).bracket[1] <= largest
-            low, high = (middle, high) if fits else (low, middle)
-        return float(10**low)
+        return Rungs(best=best, trained={size: trained[size] for size in self.sizes if size in trained})
 
     def _num_training_images(self) -> int:
         """Images that training draws from: of a world as many as keep the longest run within the law's epochs."""

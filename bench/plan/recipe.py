@@ -15,7 +15,7 @@ from bench.plan.laws import BETA2_BATCH, BaseRate, Laws
 
 LEAST_STEPS, MOST_STEPS = 500, 10**6
 """Of a run: fewer steps are mostly warm-up and cooldown, more are not done by any published recipe."""
-LEAST_BATCH = 4
+LEAST_BATCH = 8
 FIXED = "fixed by the experiment"
 
 
