@@ -7,7 +7,7 @@ from bench.config.experiment import Experiment
 from bench.config.file import load_experiment
 from bench.config.run import Run, parse_budget
 from bench.data.open import open_data
-from bench.plan.machine import check_memory
+from bench.plan.machine import Machine, check_memory, share_devices, worker_bytes
 from bench.plan.plan import Plan, make_plan
 from bench.randomness import step_seed
 from bench.results.columns import PLAN_COLUMNS
@@ -117,3 +117,16 @@ def test_models_that_do_not_fit_are_refused() -> None:
     check_memory(10**12, None)
     with pytest.raises(ValueError, match=r"10,000,000,000 parameters needs 200 GB on each device.*docs/cluster.md"):
         check_memory(10**10, 141 * 10**9)
+
+
+def test_small_models_share_a_gpu_as_memory_allows() -> None:
+    one = Machine("some GPU", num_workers=4, num_threads=8)
+    small = worker_bytes(300_000, 64, 32, 3e7)
+    assert 2e9 < small < 2.1e9
+    shared = share_devices(one, 64, small, 141 * 10**9)
+    assert (shared.num_workers, shared.workers_per_device, shared.num_threads) == (32, 8, 1)
+    assert share_devices(one, 64, small, 5 * 10**9).workers_per_device == 2
+    assert share_devices(one, 64, small, 10**9) == one
+    assert share_devices(one, 512, small, 141 * 10**9) == one
+    assert share_devices(one, 64, small, None) == one
+    assert share_devices(replace(one, devices=2), 64, small, 141 * 10**9) == replace(one, devices=2)

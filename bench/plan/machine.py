@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,8 @@ class Machine:
     """Machines per run."""
     micro_batch: int | None = None
     """Most images at once on a device."""
+    workers_per_device: int = 1
+    """Runs that share a GPU."""
 
 
 def this_machine(devices: int = 1, nodes: int = 1, micro_batch: int | None = None, *, elsewhere: bool = False) -> Machine:
@@ -62,6 +64,36 @@ def check_memory(num_params: int, memory: int | None) -> None:
             f"a model of {num_params:,} parameters needs {needed / 1e9:.3g} GB on each device beside activations, and this one "
             f"has {memory / 1e9:.3g} GB; use a smaller size (docs/cluster.md says why FSDP is not offered)"
         )
+
+
+SHARING_WIDTH = 256
+"""Models up to this width leave a large GPU idle between their small kernels (not measured)."""
+MOST_SHARING = 8
+CONTEXT_BYTES = 2 * 10**9
+"""Of a process with CUDA, its libraries and compiled code; an estimate."""
+ACTIVATION_BYTES = 34
+"""Per position, channel and block in bf16, with fused attention (Korthikanti et al. 2022, section 4.1)."""
+
+
+def worker_bytes(num_params: int, width: int, batch_size: int, flops_per_image: float) -> float:
+    """Device memory of one run, estimated: a block's forward costs about 24 FLOPs per position and squared channel."""
+    positions = batch_size * flops_per_image / 3 / (24 * width**2)
+    return CONTEXT_BYTES + BYTES_PER_PARAMETER * num_params + ACTIVATION_BYTES * positions * width
+
+
+def share_devices(machine: Machine, widest: int, largest_run: float, memory: int | None) -> Machine:
+    """The machine with several runs on each GPU where all models are small and that many fit its memory; else as it is.
+
+    Args:
+        widest: width of the widest model.
+        largest_run: bytes of the largest run.
+        memory: of a GPU; None without one.
+    """
+    if memory is None or widest > SHARING_WIDTH or machine.devices * machine.nodes > 1:
+        return machine
+    sharing = max(1, min(MOST_SHARING, int(memory / largest_run)))
+    threads = max(1, machine.num_threads // sharing)
+    return replace(machine, num_workers=machine.num_workers * sharing, num_threads=threads, workers_per_device=sharing)
 
 
 def device_memory() -> int | None:

@@ -20,7 +20,7 @@ from bench.plan.calibrate import measure_speed
 from bench.plan.choices import Choice, explain
 from bench.plan.cost import RunCost, check_sampler, count_run
 from bench.plan.ladder import Cell, Climber, grid_cells
-from bench.plan.machine import Machine, check_memory, device_memory, this_machine
+from bench.plan.machine import Machine, check_memory, device_memory, share_devices, this_machine, worker_bytes
 from bench.plan.sizes_cost import exact_costs
 from bench.progress import format_hours
 from bench.randomness import micro_batches
@@ -211,6 +211,8 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
                 )
             )
     _check_steps(runs, budget)
+    needed = max(worker_bytes(p.num_params, p.run.width, p.run.recipe.batch_size, p.flops_per_image) for p in runs)
+    machine = share_devices(machine, max(p.run.width for p in runs), needed, device_memory())
     if climber is not None:
         experiment = replace(experiment, recipe=replace(experiment.recipe, num_training_images=climber.num_training_images))
     num = experiment.recipe.num_training_images

@@ -57,8 +57,10 @@ def _begin(machine: Machine, number: int, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = given.split(",") if given else [str(index) for index in range(machine.devices * machine.num_workers)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(known[number * machine.devices : (number + 1) * machine.devices])
+    places = machine.num_workers // machine.workers_per_device
+    known = given.split(",") if given else [str(index) for index in range(machine.devices * places)]
+    first = number % places * machine.devices
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(known[first : first + machine.devices])
     threading.Thread(target=_stop_with_launcher, daemon=True).start()
 
 
