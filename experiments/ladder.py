@@ -1,5 +1,5 @@
-"""What BUDGET alone asks for: the four paradigms of `shapes.py` on the procedural world that the budget deserves, with models, batch,
-rates, images and evaluation by the laws in bench/laws (docs/dial.md).
+"""What BUDGET alone asks for: the four paradigms of `shapes.py` on the procedural world that the budget deserves, with models,
+batch, rates, images and evaluation by the laws in bench/laws (docs/dial.md).
 """
 
 import runpy
