@@ -26,7 +26,7 @@ SMALL_HEADS = {8: 2, 12: 2, 16: 2, 24: 2, 32: 2, 48: 2, 64: 2, 96: 3}
 """As in the experiments on two CPU cores: two heads up to width 64, three of 32 at 96."""
 SHAPES = """
 8x4 12x4 16x4 24x4 32x4 48x4 64x4 96x4 128x4 192x4 256x4 256x8 320x10 384x12 512x12 768x12 1024x12 1024x24 1152x28
-1536x32 2048x36 2560x44 3584x48 5120x52 6144x72
+1536x32 2048x36 2560x44 3584x48 5120x52 6144x72 8192x80 10240x96
 """.split()
 """About twice the parameters from one to the next; depth rises slowly with width. 384x12, 768x12, 1024x24 and 1152x28 are DiT-S,
 -B, -L and -XL (Peebles & Xie 2023, table 1); 8x4 and 12x4 keep the best size of the smallest budgets, 16x4, inside the grid."""
@@ -47,4 +47,4 @@ def size(width: int, depth: int) -> Size:
 
 
 GRID = tuple(size(*map(int, shape.split("x"))) for shape in SHAPES)
-"""18 to 49 thousand million parameters, ascending."""
+"""From a few thousand to 1.8e11 parameters, ascending."""
