@@ -44,7 +44,7 @@ class PlannedRun:
     flops_per_second: float
     num_training_images: int
     loss_unit: str
-    extrapolated: tuple[str, ...]
+    extrapolated: tuple[str, ...] = ()
     """Choices outside the range of the law that made them."""
 
     @property
@@ -93,7 +93,7 @@ class Plan:
     machine: Machine
     cache_bytes: dict[str, int]
     """What each tokenizer's latent cache takes on disk."""
-    choices: tuple[Choice, ...]
+    choices: tuple[Choice, ...] = ()
     """What was chosen, and the law that chose it."""
 
     @property
