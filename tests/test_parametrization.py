@@ -3,16 +3,20 @@
 import json
 import statistics
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-import transfer
+from study import BASE as STUDY_BASE
+from study import FIRST_RATE, Study, carried, on_grid, walk
 from torch import Tensor, nn
 
 from bench.backbone import BackboneConfig, Block, attend, linear
 from bench.config.experiment import Recipe, Size
+from bench.config.file import LADDER_EXPERIMENT, load_experiment
 from bench.config.run import Run
+from bench.config.size import size
 from bench.flops.meter import FlopMeter
 from bench.model import build_meta, build_paradigm
 from bench.paradigm import Paradigm
@@ -54,7 +58,8 @@ def make(paradigm: str, size: Size, base: Size | None, seed: int = 0) -> Paradig
 
 
 def of(width: int, depth: int = BASE.depth) -> Size:
-    return transfer.size(width, depth)
+    """Heads as wide as the base's."""
+    return Size(width=width, depth=depth, num_heads=max(1, width // 32))
 
 
 def deviation(values: Tensor) -> float:
@@ -329,9 +334,14 @@ def test_activations_keep_their_size_at_every_width_and_depth(paradigm: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("paradigm", RATES)
 def test_the_best_rate_carries_over_four_widths(paradigm: str, tmp_path: Path) -> None:
-    study = transfer.Study(paradigm, tmp_path, steps=150)
-    best = [
-        transfer.walk(lambda place, width=width: study.loss(of(width, 2), transfer.rate_at(place), completep=True))
-        for width in (32, 128)
-    ]
+    method = next(method for method in load_experiment(LADDER_EXPERIMENT).methods if method.paradigm == paradigm)
+    study = Study(method, tmp_path, num_training=4096)
+    best = []
+    for width in (STUDY_BASE.width, 4 * STUDY_BASE.width):
+
+        @cache
+        def loss(place: int, width: int = width) -> float:
+            return study.loss(carried(method, on_grid(FIRST_RATE, place), size(width, 4), 4096, 0, completep=True))
+
+        best.append(walk(loss))
     assert abs(best[0] - best[1]) <= 1

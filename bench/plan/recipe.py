@@ -39,7 +39,7 @@ def trunk_recipe(
     images = math.sqrt(least_images * most_images)
     batch = ladder.batch_size or _batch(laws, images, least_images, most_images)
     found = base_rate(laws, method)
-    rate = _rounded(carried_rate(laws, found, size, getattr(base, "completep_base", None), batch, images), 3)
+    rate = _rounded(carried_rate(laws, found, size, base.completep_base, batch, images), 3)
     decay = batch / (rate * laws.timescale.value * images) if ladder.weight_decay is None else ladder.weight_decay
     warmup = max(1, round(laws.warmup.value * least_images / batch)) if ladder.warmup_steps is None else ladder.warmup_steps
     beta2 = min(max(laws.beta2.value ** (batch / BETA2_BATCH), laws.beta2.low), laws.beta2.high)
