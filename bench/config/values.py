@@ -20,13 +20,15 @@ LARGEST_SIDE, LARGEST_COUNT, LARGEST = 10**5, 10**12, 1e30
 
 
 def check_values(owner: Any, name: str) -> None:
-    """Compare each field of a dataclass, nested ones too, with its annotation.
+    """Compare each field of a dataclass, nested ones too, with its annotation. Only what is empty by default may be empty.
 
     Raises:
         ValueError: naming the field, what it may be and what it is.
     """
     hints = get_type_hints(type(owner))
     for field in fields(owner):
+        if getattr(owner, field.name) == () == field.default:
+            continue
         _check(getattr(owner, field.name), hints[field.name], f"{name}.{field.name}", field.name)
 
 
@@ -36,6 +38,8 @@ def _check(value: Any, hint: Any, name: str, field: str) -> None:
     elif not _fits(value, hint):
         shown = "text" if hint is str else str(hint).replace("typing.", "").replace("<class '", "").replace("'>", "")
         raise ValueError(f"{name} must be {shown}, not {value!r}")
+    elif get_origin(hint) in (Union, UnionType):
+        _check(value, next(each for each in get_args(hint) if _fits(value, each)), name, field)
     elif get_origin(hint) is tuple:
         if not value and field != "levels":
             raise ValueError(f"{name} is empty; give it at least one value")
