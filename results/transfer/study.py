@@ -30,7 +30,7 @@ from bench.data.open import open_data
 from bench.flops.count import FLOP_RULE
 from bench.model import build_paradigm
 from bench.parametrization import parameter_groups
-from bench.plan.laws import BaseRate, Laws, load_laws
+from bench.plan.laws import COMMON, BaseRate, Laws, load_laws
 from bench.plan.recipe import trunk_recipe
 from bench.randomness import step_seed
 
@@ -133,7 +133,7 @@ def laws_with(paradigm: str, rate: float) -> Laws:
         value=rate, width=BASE.width, depth=BASE.depth, batch=BATCH, images=IMAGES,
         widths=(BASE.width, 4 * BASE.width), horizons=(IMAGES, 4 * IMAGES), source="results/transfer",
     )  # fmt: skip
-    return replace(load_laws("shapes"), base_rate={paradigm: base})
+    return replace(load_laws("shapes"), base_rate={paradigm: base, COMMON: base})
 
 
 def carried(method: Method, rate: float, size: Size, images: int, seed: int, *, completep: bool) -> Trial:
