@@ -20,8 +20,9 @@ NUM_RUNGS, DECADES = 6, 2.5
 LEAST_DECADES = 0.5
 CLAIM_FACTOR = 2.0
 """Sizes within this factor of the best get all seeds."""
-TRUNK_SPAN = 10.1
-"""Largest rung over smallest of a trunk, which has one batch and one rate; a further trunk costs little, as it ends lower."""
+TRUNK_SPAN = 4.0
+"""Largest rung over smallest of a trunk, which has one batch and one rate: a wider span would give its top rung the small batch
+that its lowest one needs for LEAST_STEPS."""
 LEAST_IMAGES = 65_536
 
 Cost = Callable[[Method, Size], RunCost]

@@ -5,15 +5,14 @@
 The base is one small model per method. Its best rate is searched; then the rules of bench/plan/recipe.py carry it to two and four
 times the width, four times the depth and four times the images, and around the carried rate the best one is searched again. A
 trial's loss is that of the last weights on held-out images with fixed noise. Every search walks downhill on a grid in steps of
-sqrt(2), over the mean of all seeds. The standard parametrization is tried at the rate that its own rule carries. Rows that are
-there already are not trained again; `regret.py` makes the table from them.
+sqrt(2) with one seed; the carried and the best rate are then trained with all seeds. The standard parametrization is tried at the
+rate that its own rule carries. Rows that are there already are not trained again; `regret.py` makes the table from them.
 """
 
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -34,16 +33,16 @@ from bench.plan.laws import COMMON, BaseRate, Laws, load_laws
 from bench.plan.recipe import trunk_recipe
 from bench.randomness import step_seed
 
-BASE, IMAGES, BATCH = size(32, 4), 8192, 16
+BASE, IMAGES, BATCH = size(32, 2), 8192, 16
 CELLS = {
     "base": (BASE, IMAGES),
-    "2x width": (size(64, 4), IMAGES),
-    "4x width": (size(128, 4), IMAGES),
-    "4x depth": (Size(width=32, depth=16, num_heads=BASE.num_heads), IMAGES),
+    "2x width": (size(64, 2), IMAGES),
+    "4x width": (size(128, 2), IMAGES),
+    "4x depth": (size(32, 8), IMAGES),
     "4x horizon": (BASE, 4 * IMAGES),
 }
 """Size and training images; the batch is the same, so that the horizon alone is longer."""
-FIRST_RATE = 4e-3
+FIRST_RATE = 8e-3
 SEEDS = (0, 1, 2)
 NUM_HELD_OUT, HELD_OUT_BATCH = 1024, 128
 COLUMNS = ["paradigm", "cell", "parametrization", "place", "seed", "rate", "loss"]
@@ -168,20 +167,17 @@ class Table:
             for *key, rate, loss in pd.read_csv(path).itertuples(index=False, name=None):
                 self.losses[tuple(key)] = (rate, loss)  # type: ignore[index]
 
-    def mean(self, study: Study, cell: str, parametrization: str, place: int, base_rate: float) -> float:
-        """Mean loss over the seeds at a place around the rate that the rules carry to a cell."""
-        where, images = CELLS[cell]
-        total = 0.0
-        for seed in SEEDS:
-            key = (study.method.paradigm, cell, parametrization, place, seed)
-            if key not in self.losses:
-                rate = on_grid(base_rate, place)
-                trial = carried(study.method, rate, where, images, seed, completep=parametrization == "completep")
-                self.losses[key] = (trial.rate, study.loss(trial))
-                rows = [(*key, *values) for key, values in self.losses.items()]
-                pd.DataFrame(rows, columns=COLUMNS).to_csv(self.path, index=False)
-            total += self.losses[key][1]
-        return total / len(SEEDS)
+    def loss(self, study: Study, cell: str, parametrization: str, place: int, base_rate: float, seed: int = 0) -> float:
+        """Loss at a place around the rate that the rules carry to a cell."""
+        key = (study.method.paradigm, cell, parametrization, place, seed)
+        if key not in self.losses:
+            where, images = CELLS[cell]
+            rate = on_grid(base_rate, place)
+            trial = carried(study.method, rate, where, images, seed, completep=parametrization == "completep")
+            self.losses[key] = (trial.rate, study.loss(trial))
+            rows = [(*key, *values) for key, values in self.losses.items()]
+            pd.DataFrame(rows, columns=COLUMNS).to_csv(self.path, index=False)
+        return self.losses[key][1]
 
 
 def main() -> None:
@@ -190,23 +186,23 @@ def main() -> None:
     torch.set_num_threads(1)
     table = Table(path)
     experiment: Experiment = load_experiment(LADDER_EXPERIMENT)
-    for method in experiment.methods:
-        if names and method.paradigm not in names:
-            continue
+    methods = {method.paradigm: method for method in experiment.methods}
+    for method in (methods[name] for name in names or methods):
         study = Study(method, path.with_suffix(".cache"))
         rate = FIRST_RATE
         for cell in CELLS:
 
-            @cache
-            def loss(place: int, study: Study = study, cell: str = cell, rate: float = rate) -> float:
-                return table.mean(study, cell, "completep", place, rate)
+            def loss(place: int, seed: int = 0, study: Study = study, cell: str = cell, rate: float = rate) -> float:
+                return table.loss(study, cell, "completep", place, rate, seed)
 
             best = walk(loss)
-            print(f"{method.paradigm} {cell}: {best:+d} at {on_grid(rate, best):.2e}, {loss(best):.4f}", flush=True)
+            for place in {0, best} if cell != "base" else {best}:
+                found = [loss(place, seed) for seed in SEEDS]
+                print(f"{method.paradigm} {cell}: {place:+d} at {on_grid(rate, place):.2e}, {found}", flush=True)
             if cell == "base":
                 rate = on_grid(rate, best)
-                continue
-            print(f"   carried {loss(0):.4f}, standard {table.mean(study, cell, 'standard', 0, rate):.4f}", flush=True)
+            else:
+                print("   standard", [table.loss(study, cell, "standard", 0, rate, seed) for seed in SEEDS], flush=True)
 
 
 if __name__ == "__main__":
