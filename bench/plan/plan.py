@@ -14,8 +14,9 @@ import torch
 from bench.config.experiment import Experiment, Method, Size
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.flops.count import FLOP_RULE
+from bench.flops.count import FLOP_RULE, num_parameters
 from bench.model import build_meta
+from bench.paradigm import Paradigm
 from bench.plan.calibrate import measure_speed
 from bench.plan.choices import Choice, explain
 from bench.plan.cost import RunCost, check_sampler, count_run
@@ -223,12 +224,14 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
 def _counting(experiment: Experiment, method: Method, budget: int, dataset: TokenizedData) -> Callable[[Size], RunCost]:
     """What counts a method at a size, each size once; many sizes by way of a few small ones."""
 
-    @cache
-    def count(size: Size) -> RunCost:
+    def build(size: Size) -> tuple[Run, Paradigm]:
         run = cell_run(Cell(method=method, size=size, flops_budget=budget, recipe=experiment.recipe), dataset)
-        return count_run(run, build_meta(run, dataset.space(method.tokenizer), dataset.conditions), dataset.conditions)
+        return run, build_meta(run, dataset.space(method.tokenizer), dataset.conditions)
 
-    return count if experiment.ladder is None else exact_costs(count)
+    def count(size: Size) -> RunCost:
+        return count_run(*build(size), dataset.conditions)
+
+    return cache(count) if experiment.ladder is None else exact_costs(count, lambda size: num_parameters(build(size)[1]))
 
 
 def cell_run(cell: Cell, dataset: TokenizedData) -> Run:
