@@ -6,7 +6,7 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
-from bench.config import Experiment, Ladder, Method
+from bench.config import Experiment, Ladder, Method, Recipe
 
 SHAPES = runpy.run_path(str(Path(__file__).with_name("shapes.py")))
 HEAD = {name: value for name, value in SHAPES["MAR_OPTIONS"]["head_options"].items() if name != "width"}
@@ -19,4 +19,8 @@ def carried(method: Method) -> Method:
     return replace(method, learning_rates=(), options=GROWING_HEAD if method.paradigm == "mar" else method.options)
 
 
-EXPERIMENT = Experiment(name="ladder", methods=tuple(map(carried, SHAPES["METHODS"])), ladder=Ladder(), budget=1e13)
+RECIPE = Recipe(batch_size=32, completep_base=SHAPES["SIZES"][0])
+"""CompleteP carries the rates from the size at which they were searched (docs/parametrization.md)."""
+EXPERIMENT = Experiment(
+    name="ladder", methods=tuple(map(carried, SHAPES["METHODS"])), ladder=Ladder(), recipe=RECIPE, budget=1e13
+)

@@ -13,9 +13,9 @@ def regret(trials: pd.DataFrame) -> pd.DataFrame:
     """One row per method and cell.
 
     The best place is that of the lowest loss with the first seed, with which all places were tried. Regret is the mean over seeds
-    of the loss at the carried rate less that at the best rate, trained with the same seeds, as a share of the loss;
-    `regret_se` is its standard error over the seeds, which is empty where the carried rate is the best. `seed_se` is the standard error of a mean
-    loss at the best rate.
+    of the loss at the carried rate less that at the best rate, trained with the same seeds, as a share of the loss. `regret_se`
+    is its standard error over the seeds, empty where the carried rate is the best. `seed_se` is the standard error of a mean loss
+    at the best rate.
     """
     rows = []
     for (paradigm, cell), group in trials.groupby(["paradigm", "cell"], sort=False):
