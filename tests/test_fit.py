@@ -246,6 +246,6 @@ def test_a_single_budget_gives_students_interval() -> None:
     values = np.array([0.1, -0.2, 0.3])
     noise = seed_noise(np.full(3, 1e17), values, np.zeros(3, dtype=int), np.arange(3.0))
     generator = np.random.default_rng(0)
-    drawn = values.mean() + noise.runs(generator, *noise.draw(generator, 40_000)).mean(1)
+    drawn = values.mean() + noise.draw(generator, 40_000).runs(generator).mean(1)
     known = ttest_1samp(values, 0).confidence_interval()
     assert np.percentile(drawn, [2.5, 97.5]) == pytest.approx([known.low, known.high], rel=0.05)
