@@ -62,7 +62,7 @@ class SeedNoise:
     estimates: Array  # (K, B, P)
     """Coefficients by generalized least squares."""
     precisions: Array  # (K, B, P, P)
-    """Cholesky factors of their precision at a level of 0."""
+    """Lower triangular roots of their precision at a level of 0."""
 
     @property
     def correlation(self) -> float:
