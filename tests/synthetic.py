@@ -1,6 +1,7 @@
-"""A results table with known laws: FID(C, N) with a best size per budget, prompt accuracies, costs, seeds and noise."""
+"""Results tables with known laws: FID(C, N) with a best size per budget, prompt accuracies, costs, seeds and noise."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ AVERAGING_GAIN = {"diffusion": 1.5, "next-token": 1.1, "masked-token": 1.1, "mar
 
 BUDGETS = np.logspace(17, 19.5, 6)
 """Six over 2.5 decades: the fewest that an exponent is fitted to."""
+TRAINED = ("diffusion", "next-token")
+BEST_SIZE = (1.2e6, 0.5)
+"""Of `trained`: at 1e17 FLOPs, and its exponent."""
 
 
 def seed_ladders(generator: np.random.Generator, deviations: np.ndarray, num_seeds: int, correlation: float) -> np.ndarray:
@@ -60,6 +64,7 @@ def table(
                     jitter, other = np.exp(noise * generator.standard_normal(2))
                     fid = (offset + scale * (budget / 1e17) ** -exponent) * np.exp(0.15 * shift**2) * jitter
                     failure = 0.6 * (budget / 1e17) ** -FAILURE_EXPONENTS[method] * np.exp(0.1 * shift**2) * other
+                    failure = min(failure, 0.95)  # far below these budgets the law leaves the possible range
                     flops, latency, speed = COSTS[method]
                     common = {
                         "run_id": f"{method}-{budget:.2e}-{size}-{replica}",
@@ -110,6 +115,49 @@ def table(
                     if raw:
                         rows.append({**common, **quality, **parts, "ema": False, "fid": fid * AVERAGING_GAIN[method] * other})
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def trained(
+    seed: int, noise: np.ndarray, correlation: float = 0.5, laws: Mapping[str, tuple[float, float, float]] = LAWS
+) -> pd.DataFrame:
+    """A table as sweeps leave them, of two methods whose FIDs follow laws: of a grid of sizes the five nearest to the best one
+    of each budget, which grows as BEST_SIZE and lies between two of them; three seeds.
+
+    A run's noise, with a standard deviation per budget, is shared by the rungs of its trunk (one size and seed), and by its
+    validation and test rows, which add their own of two and one percent.
+    """
+    generator, parts = np.random.default_rng([seed, 11]), []
+    grid = 1e6 * 2.0 ** np.arange(-6, 16)
+    for method in TRAINED:
+        offset, scale, exponent = laws[method]
+        trunks = generator.standard_normal((len(grid), 3))
+        for budget, deviation in zip(BUDGETS, noise, strict=True):
+            best = BEST_SIZE[0] * (budget / 1e17) ** BEST_SIZE[1]
+            near = np.sort(np.argsort(np.abs(np.log(grid / best)))[:5])
+            size, replica = (v.ravel() for v in np.meshgrid(near, np.arange(3), indexing="ij"))
+            own = generator.standard_normal(15)
+            run = deviation * (np.sqrt(correlation) * trunks[size, replica] + np.sqrt(1 - correlation) * own)
+            clean = (offset + scale * (budget / 1e17) ** -exponent) * np.exp(0.15 * np.log(grid[size] / best) ** 2)
+            common = {
+                "run_id": [f"{method}-{budget:.2e}-{i}-{j}" for i, j in zip(size, replica, strict=True)],
+                "method": method,
+                "paradigm": method,
+                "width": 8 * (size + 8),
+                "depth": 4,
+                "num_params": grid[size],
+                "seed": replica,
+                "flops_budget": budget,
+                "images_seen": budget / 6 / grid[size],
+                "tuned_for": "prompt_accuracy fid",
+                "protocol": "p",
+                "status": "done",
+                "ema": True,
+                "fid_se": 0.01 * clean,
+            }
+            for split, error, factor in (("test", 0.01, 1.0), ("validation", 0.02, 1.1)):
+                fid = factor * clean * np.exp(run + error * generator.standard_normal(15))
+                parts.append(pd.DataFrame({**common, "split": split, "fid": fid}))
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
 
 
 def write(folder: Path, frame: pd.DataFrame) -> Results:

@@ -22,7 +22,6 @@ NOISE = {
     "rising from .02 to .5": np.geomspace(0.02, 0.5, 6),
     "falling from .5 to .02": np.geomspace(0.5, 0.02, 6),
 }
-TOO_NARROW = pytest.mark.xfail(reason="held the exponent in 5 of 10 sweeps (docs/log.md, 2026-11-21); the cause is not known")
 SHORT = 10
 LONG = pytest.param(500, marks=pytest.mark.slow)
 
@@ -30,7 +29,7 @@ LONG = pytest.param(500, marks=pytest.mark.slow)
 def check(name: str, covered: int, num: int, least: float = 0.93) -> None:
     """The long version holds the share itself, the short one what chance leaves of it in 1 of 1,000 tests."""
     print(f"{name}: {covered / num:.3f} of {num}")
-    assert covered >= (least * num if num >= 500 else binom.ppf(0.001, num, least)), (name, covered, num)
+    assert covered >= (least * num if num >= 100 else binom.ppf(0.001, num, least)), (name, covered, num)
 
 
 def fitted(seed: int, law: tuple[float, float, float], noise: np.ndarray, correlation: float = 0.0) -> ScalingFit:
@@ -38,88 +37,97 @@ def fitted(seed: int, law: tuple[float, float, float], noise: np.ndarray, correl
 
 
 @pytest.mark.parametrize("num", [SHORT, LONG])
-@pytest.mark.parametrize("noise", [pytest.param(n, marks=TOO_NARROW) if n.startswith("rising") else n for n in NOISE])
-def test_exponents(noise: str, num: int) -> None:
-    covered = sum(fitted(seed, LAW, NOISE[noise]).exponent.holds(LAW[2]) for seed in range(num))
-    check(f"exponent, noise {noise}", covered, num)
+@pytest.mark.parametrize("noise", NOISE)
+def test_exponents_offsets_and_forecasts(noise: str, num: int) -> None:
+    """And the forecast of one new run at the budget half a decade above the top, where noise goes on rising or falling."""
+    budget, deviations, hits = 10**20.0, NOISE[noise], np.zeros(3, dtype=int)
+    truth = LAW[0] + LAW[1] * (budget / 1e17) ** -LAW[2]
+    deviation = deviations[-1] ** 2 / deviations[-2]
+    for seed in range(num):
+        fit = fitted(seed, LAW, deviations)
+        value = truth * np.exp(deviation * np.random.default_rng([seed, 8]).standard_normal())
+        hits += [fit.exponent.holds(LAW[2]), fit.offset.holds(LAW[0]), predict(fit, METRICS["fid"], budget).holds(value)]
+    for name, covered in zip(("exponent", "offset", "forecast"), hits, strict=True):
+        check(f"{name}, noise {noise}", int(covered), num)
 
 
 @pytest.mark.parametrize("num", [LONG])
 @pytest.mark.parametrize("law", [(0.0, 0.25, 0.25), (0.05, 0.25, 0.5)], ids=["pure", "steep"])
-def test_exponents_of_other_laws(law: tuple[float, float, float], num: int) -> None:
-    for name in ("0.03", "0.2"):
-        covered = sum(fitted(seed, law, NOISE[name]).exponent.holds(law[2]) for seed in range(num))
-        check(f"exponent of {law}, noise {name}", covered, num)
+@pytest.mark.parametrize("noise", ["0.03", "0.2"])
+def test_exponents_of_other_laws(law: tuple[float, float, float], noise: str, num: int) -> None:
+    covered = sum(fitted(seed, law, NOISE[noise]).exponent.holds(law[2]) for seed in range(num))
+    check(f"exponent of {law}, noise {noise}", covered, num)
 
 
 @pytest.mark.parametrize("num", [SHORT, LONG])
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
-def test_crossings(correlation: float, num: int) -> None:
+def test_crossings_and_exponents_of_shared_trunks(correlation: float, num: int) -> None:
     """Two pure laws that meet at 10^18.25, noise .03, the rungs of a seed correlated."""
-    covered = 0
+    covered, of_exponents = 0, 0
     for seed in range(num):
         fits = []
         for index, exponent in enumerate((0.15, 0.4)):
             law = (0.0, 10 ** (1.25 * exponent), exponent)
             fits.append(fitted(1000 * index + seed, law, NOISE["0.03"], correlation))
+            of_exponents += fits[-1].exponent.holds(exponent)
         quantiles = crossing(*fits).quantiles
         covered += quantiles is not None and quantiles[0] <= 10**18.25 <= quantiles[2]
     check(f"crossing, correlation {correlation}", covered, num)
-
-
-@pytest.mark.parametrize("num", [SHORT, LONG])
-def test_predictions_of_a_new_run(num: int) -> None:
-    """Half a decade above the top, noise .1 and falling: the interval of one new run holds it."""
-    for name in ("0.1", "falling from .5 to .02"):
-        budget, covered = 10**20.0, 0
-        new = {"0.1": 0.1, "falling from .5 to .02": 0.02 * 25**-0.2}[name]
-        truth = LAW[0] + LAW[1] * (budget / 1e17) ** -LAW[2]
-        for seed in range(num):
-            value = truth * np.exp(new * np.random.default_rng([seed, 8]).standard_normal())
-            covered += predict(fitted(seed, LAW, NOISE[name]), METRICS["fid"], budget).holds(value)
-        check(f"prediction, noise {name}", covered, num)
+    check(f"exponents, correlation {correlation}", of_exponents, 2 * num)
 
 
 @pytest.mark.parametrize("num", [200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_false_minima_on_pure_noise(num: int) -> None:
     """Five sizes x three seeds without an effect of size: a minimum is found in at most 5 % of tables."""
     sizes = np.repeat(np.logspace(6, 7.2, 5), 3)
-    found = sum(
-        not isoflop_minimum(1e18, sizes, np.exp(0.1 * np.random.default_rng([seed, 9]).standard_normal(15)), num_draws=2).missing
-        for seed in range(num)
-    )
+    found = 0
+    for seed in range(num):
+        values = np.exp(0.1 * np.random.default_rng([seed, 9]).standard_normal(15))
+        found += not isoflop_minimum(1e18, sizes, values, num_draws=400).missing
     print(f"false minima: {found / num:.3f} of {num}")
     assert found <= (0.05 * num if num >= 2000 else binom.ppf(0.999, num, 0.05))
 
 
-def grid(seed: int, correlation: float, noise: float = 0.05) -> tuple[np.ndarray, ...]:
+def grid(seed: int, correlation: float, curvature: float = 0.15, noise: float = 0.05) -> tuple[np.ndarray, ...]:
     """Six budgets, five sizes around a best one that grows as C^.45, three seeds: compute, size, value, ladder."""
     generator = np.random.default_rng([seed, 10])
-    budgets, shifts = BUDGETS, np.linspace(-1.4, 1.4, 5)
-    compute, shift, _ = (v.ravel() for v in np.meshgrid(budgets, shifts, np.arange(3), indexing="ij"))
+    compute, shift, _ = (v.ravel() for v in np.meshgrid(BUDGETS, np.linspace(-1.4, 1.4, 5), np.arange(3), indexing="ij"))
     size = 1e6 * (compute / 1e17) ** 0.45 * np.exp(shift)
     ladder = np.tile(np.arange(15), 6)
     shared, own = generator.standard_normal(15)[ladder], generator.standard_normal(90)
     jitter = noise * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)
-    return compute, size, (compute / 1e17) ** -0.2 * np.exp(0.15 * shift**2 + jitter), ladder
+    return compute, size, (compute / 1e17) ** -0.2 * np.exp(curvature * shift**2 + jitter), ladder
 
 
-@pytest.mark.parametrize("num", [100, LONG])
+@pytest.mark.parametrize("num", [40, LONG])
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
 def test_paths_and_minima(correlation: float, num: int) -> None:
-    """The exponent of the best size from all budgets together, and the best size at one budget."""
-    covered, at_one, accepted = 0, 0, 0
+    """The best size over all budgets together, its exponent and its value at the top; the best size at one budget."""
+    hits, accepted = np.zeros(3, dtype=int), 0
     for seed in range(num):
         compute, size, values, ladder = grid(seed, correlation)
         path = optimal_path("num_params", compute, size, values, ladder, seed=seed, num_draws=400)
-        covered += path.exponent is not None and path.exponent.holds(0.45)
+        assert path.exponent is not None
         one = compute == compute[0]
         minimum = isoflop_minimum(1e17, size[one], values[one], seed=seed, num_draws=400)
         accepted += minimum.interval is not None
-        at_one += minimum.interval is not None and minimum.interval.holds(1e6)
-    check(f"exponent of the best size, correlation {correlation}", covered, num)
-    check(f"best size at one budget, of those accepted, correlation {correlation}", at_one, accepted, 0.9)
+        at_one = minimum.interval is not None and minimum.interval.holds(1e6)
+        hits += [path.exponent.holds(0.45), path.at(BUDGETS[-1]).holds(1e6 * 10 ** (2.5 * 0.45)), at_one]
+    check(f"exponent of the best size, correlation {correlation}", int(hits[0]), num)
+    check(f"best size at the top by all budgets, correlation {correlation}", int(hits[1]), num)
+    check(f"best size at one budget, of those accepted, correlation {correlation}", int(hits[2]), accepted)
     assert accepted > 0.8 * num
+
+
+@pytest.mark.parametrize("num", [40, LONG])
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_false_paths_on_pure_noise(correlation: float, num: int) -> None:
+    found = 0
+    for seed in range(num):
+        compute, size, values, ladder = grid(seed, correlation, curvature=0.0)
+        found += not optimal_path("num_params", compute, size, values, ladder, seed=seed, num_draws=400).missing
+    print(f"false paths, correlation {correlation}: {found / num:.3f} of {num}")
+    assert found <= (0.05 * num if num >= 500 else binom.ppf(0.999, num, 0.05))
 
 
 @pytest.mark.parametrize("num", [SHORT, pytest.param(200, marks=pytest.mark.slow)])
@@ -132,7 +140,7 @@ def test_surface_exponents(num: int) -> None:
     hits = np.zeros(3, dtype=int)
     for seed in range(num):
         values = clean * np.exp(0.02 * np.random.default_rng(seed).standard_normal(len(clean)))
-        found = fit_surface("a", compute, size, images, values, np.tile(np.arange(3.0), 36), seed=seed, num_draws=200)
+        found = fit_surface("a", compute, size, images, values, np.tile(np.arange(3.0), 36), seed=seed, num_draws=300)
         intervals = (found.interval(lambda p: p[:, 2]), found.interval(lambda p: p[:, 3]), found.allocation)
         hits += [i.holds(truth) for i, truth in zip(intervals, (0.35, 0.45, 0.45 / 0.8), strict=True)]
     for name, covered in zip(("alpha", "beta", "allocation"), hits, strict=True):

@@ -46,7 +46,6 @@ def test_the_crossing_of_two_methods_is_found(crossing: np.ndarray) -> None:
     assert crossing[1] == pytest.approx(1, rel=0.15)
 
 
-@pytest.mark.xfail(reason="intervals of crossings held the truth in 9 of 12 such tables, too few (docs/log.md, 2026-11-21)")
 def test_the_crossings_interval_holds_the_truth(crossing: np.ndarray) -> None:
     assert crossing[0] <= 1 <= crossing[2]
 

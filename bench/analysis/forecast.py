@@ -27,10 +27,10 @@ def predict(fit: ScalingFit, metric: Metric, budget: float, *, seed: int = 0) ->
 
     Each drawn curve gets the noise of a new seed, of the size that the same draw found at that budget.
     """
-    assert fit.noise is not None
+    assert fit.noise_draws is not None
     curves = fit.curves(np.array([budget]))[:, 0]
-    levels, slopes = np.resize(fit.noise_draws, (len(curves), 2)).T
-    noise = fit.noise.deviations_at(budget, levels, slopes) * np.random.default_rng(seed).standard_normal(len(curves))
+    deviations = np.resize(fit.noise_draws.deviations_at(budget), len(curves))
+    noise = deviations * np.random.default_rng([seed, 1]).standard_normal(len(curves))
     low, _, high = np.percentile(curves * np.exp(noise), LEVELS)
     values = [metric.from_shortfall(float(v)) for v in (low, np.median(curves), high)]
     return Interval(min(values), values[1], max(values))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 LEVELS = (2.5, 50.0, 97.5)
 """Percentiles of draws that make an interval with its middle."""
 
@@ -16,6 +19,12 @@ class Interval:
     low: float
     value: float
     high: float
+
+    @classmethod
+    def of(cls, draws: NDArray[np.float64]) -> Interval:
+        """The middle and the ends of draws (R,)."""
+        low, middle, high = (float(v) for v in np.percentile(draws, LEVELS))
+        return cls(low, middle, high)
 
     @property
     def sign(self) -> int:

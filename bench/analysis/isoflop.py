@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from bench.analysis.intervals import LEVELS, Interval
 from bench.analysis.laws import Array
+from bench.analysis.noise import residual_noise
 from bench.analysis.scaling import NUM_DRAWS, not_positive
 
 MIN_SIZES = 4
 MIN_PATH_BUDGETS = 3
 """Below these nothing is left to see whether a parabola, or the line of its minima, fits."""
-CERTAINTY = 0.975
-"""One-sided, of a curvature above 0: where sizes have no effect at most 2.5 % of tables give a minimum."""
+DOUBT = 2.5
+"""Percent of drawn curvatures that may be at or below 0: where sizes have no effect at most 2.5 % of tables give a minimum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,40 +50,15 @@ class OptimalPath:
     def at(self, compute: float) -> Interval:
         """The best value at a compute."""
         assert self.draws is not None
-        found = np.exp(np.percentile(self.draws[:, 0] + self.draws[:, 1] * math.log(compute), LEVELS))
-        return Interval(float(found[0]), float(found[1]), float(found[2]))
-
-
-def _coefficients(design: Array, y: Array, num_draws: int, seed: int, ladders: NDArray[Any]) -> tuple[Array, Array, Array, float]:
-    """Least squares of y (n,) on a design (n, P): estimates (P,), errors (P,), draws (R, P) and degrees of freedom.
-
-    The covariance is that of the residuals, or, where ladders span several budgets and it is larger, the one clustered by ladder
-    (Liang & Zeger 1986): the rungs of one trunk are not independent.
-    """
-    n, p = design.shape
-    inverse = np.linalg.inv(design.T @ design)
-    estimate = inverse @ design.T @ y
-    residual = y - design @ estimate
-    freedom = float(n - p)
-    variance, stretch = max(float(residual @ residual) / freedom, 1e-24), np.ones(p)
-    clusters = np.unique(ladders)
-    if p + 2 < len(clusters) < n:
-        scores = np.stack([design[ladders == c].T @ residual[ladders == c] for c in clusters])
-        clustered = inverse @ scores.T @ scores @ inverse * len(clusters) / (len(clusters) - 1) * (n - 1) / freedom
-        stretch = np.sqrt(np.maximum(1.0, np.diag(clustered) / (np.diag(inverse) * variance)))
-        freedom = min(freedom, len(clusters) - 1.0)
-    generator = np.random.default_rng(seed)
-    spread = np.sqrt(freedom / generator.chisquare(freedom, (num_draws, 1)))
-    scale = math.sqrt(variance) * stretch
-    draws = estimate + spread * scale * (generator.standard_normal((num_draws, p)) @ np.linalg.cholesky(inverse).T)
-    return estimate, scale * np.sqrt(np.diag(inverse)), draws, freedom
+        return Interval.of(np.exp(self.draws[:, 0] + self.draws[:, 1] * math.log(compute)))
 
 
 def isoflop_minimum(budget: float, num_params: Array, values: Array, *, seed: int = 0, num_draws: int = NUM_DRAWS) -> IsoFlop:
     """Fit the parabola to runs (n,) of one budget.
 
-    There is a minimum only where the curvature is significantly above 0 (t test of the residuals, so that seeds and misfit both
-    count) and the vertex lies inside the sizes but one at each end; its interval is that of the drawn vertices.
+    There is a minimum only where the curvature is significantly above 0 (by its draws, whose noise is that of the residuals, so
+    that seeds and misfit both count) and the vertex lies inside the sizes but one at each end; its interval is that of the drawn
+    vertices.
     """
     usable = np.isfinite(values)
     refused = not_positive(values[usable])
@@ -96,11 +71,14 @@ def isoflop_minimum(budget: float, num_params: Array, values: Array, *, seed: in
     center = sizes.mean()
     z = x - center
     design = np.stack([np.ones_like(z), z, z**2], axis=1)
-    estimate, error, draws, freedom = _coefficients(design, y, num_draws, seed, np.arange(len(y)))
-    constant, slope, curvature = (float(v) for v in estimate)
+    constant, slope, curvature = (float(v) for v in np.linalg.lstsq(design, y)[0])
     if curvature <= 0:
         return IsoFlop(budget, missing="the parabola opens downward: no minimum among these sizes")
-    if curvature < error[2] * student.ppf(CERTAINTY, freedom):
+    generator = np.random.default_rng(seed)
+    draws = (
+        residual_noise(np.full(len(y), budget), y, design, np.arange(len(y))).draw(generator, num_draws).coefficients(generator)
+    )
+    if np.percentile(draws[:, 2], DOUBT) <= 0:
         return IsoFlop(budget, missing="the curvature is within the noise: no minimum among these sizes")
     vertex = -slope / (2 * curvature) + center
     if not sizes[1] <= vertex <= sizes[-2]:
@@ -139,14 +117,11 @@ def optimal_path(
     x, z = x - middle_x, log_c - middle_c
     design = np.concatenate([(level[:, None] == np.arange(len(names))).astype(float), np.stack([x, x * z, x**2], axis=1)], axis=1)
     # the levels of the budgets absorb the vertex's own height, and its part that moves with compute
-    estimate, error, draws, freedom = _coefficients(design, np.log(values), num_draws, seed, ladders)
-    drift, curvature = estimate[-2:]
-    if curvature <= 0 or curvature < error[-1] * student.ppf(CERTAINTY, freedom):
+    generator = np.random.default_rng(seed)
+    draws = residual_noise(budgets, np.log(values), design, ladders).draw(generator, num_draws).coefficients(generator)
+    if np.percentile(draws[:, -1], DOUBT) <= 0:
         return OptimalPath(what, missing="the curvature over all budgets is within the noise: no best size")
     kept = draws[draws[:, -1] > 0]
     exponents = -kept[:, -2] / (2 * kept[:, -1])
     scales = -kept[:, -3] / (2 * kept[:, -1]) + middle_x - exponents * middle_c
-    low, _, high = np.percentile(exponents, LEVELS)
-    return OptimalPath(
-        what, "", Interval(float(low), float(-drift / (2 * curvature)), float(high)), np.stack([scales, exponents], axis=1)
-    )
+    return OptimalPath(what, "", Interval.of(exponents), np.stack([scales, exponents], axis=1))

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 
-Array = NDArray[np.float64]
+from bench.analysis.least_losses import Array as Array
+from bench.analysis.least_losses import Problem, log_prediction, minimize_many
 
 HUBER_DELTA = 1e-3
 """Hoffmann et al. 2022, appendix D.3, in log units."""
@@ -26,10 +26,9 @@ LEAST_SQUARES = 1e3
 """As delta, for weighted residuals in units of their standard deviation: none is larger, so that all are squared."""
 INFINITY = 1e4
 """Logarithm of the x at which a floor is observed: every power term with an exponent above .01 is below e^-100 there."""
-NUM_STARTS = 64
+NUM_STARTS = 16
 NUM_POLISHED = 4
 """Of the starts, refined by L-BFGS-B to the last digits."""
-NEWTON_ITERATIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,109 +60,14 @@ class Law:
         return cls(parameters[:k].copy(), parameters[k : 2 * k].copy(), offset, objective)
 
 
-def log_prediction(p: Array, logs: Array, offset: bool) -> tuple[Array, Array]:
-    """Logarithm of the law (..., n), shares of its terms (..., n, K or K + 1); parameters (..., P), log features (n, K)."""
-    k = logs.shape[1]
-    terms = p[..., None, :k] - p[..., None, k : 2 * k] * logs
-    if offset:
-        terms = np.concatenate([terms, np.broadcast_to(p[..., None, 2 * k :], (*terms.shape[:-1], 1))], axis=-1)
-    largest = terms.max(-1, keepdims=True)
-    powers = np.exp(terms - largest)
-    total = powers.sum(-1, keepdims=True)
-    return (largest + np.log(total))[..., 0], powers / total
-
-
-def huber(residual: Array, delta: float) -> Array:
-    """Huber's loss of residuals (...), element by element."""
-    size = np.abs(residual)
-    return np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """What many fits have in common: everything but the values."""
-
-    logs: Array  # (n, K)
-    weights: Array  # (n,), of the residuals
-    measured: Array  # (n,), False for a floor
-    offset: bool
-    delta: float
-
-    def ceiling(self, log_y: Array) -> Array:
-        """The largest log offset (...,) for log values (..., n)."""
-        return np.asarray(log_y[..., self.measured].min(-1))
-
-
-def _problem(logs: Array, offset: bool, delta: float, weights: Array | None, floor_error: float | None) -> tuple[_Problem, Array]:
+def _problem(logs: Array, offset: bool, delta: float, weights: Array | None, floor_error: float | None) -> tuple[Problem, Array]:
     """The problem with its features centered, and what was taken off them (K,)."""
-    center = logs.mean(0)
+    center, reach = logs.mean(0), np.ptp(logs, axis=0) / 2
     weights = np.ones(len(logs)) if weights is None else weights
-    measured = np.ones(len(logs), dtype=bool)
     if floor_error is not None:
         logs = np.concatenate([logs, center + np.full((1, logs.shape[1]), INFINITY)])
-        weights, measured = np.append(weights, 1 / floor_error), np.append(measured, False)
-    return _Problem(logs - center, weights, measured, offset, delta), center
-
-
-def objective(p: Array, problem: _Problem, log_y: Array, scale: float) -> tuple[float, Array]:
-    """Scaled sum of Huber losses of the weighted log residuals, and its gradient (P,)."""
-    logs, delta, offset, weights = problem.logs, problem.delta, problem.offset, problem.weights
-    k = logs.shape[1]
-    prediction, shares = log_prediction(p, logs, offset)
-    residual = (prediction - log_y) * weights
-    slope = (np.clip(residual, -delta, delta) * weights)[:, None] * shares
-    gradient = [slope[:, :k].sum(0), -(slope[:, :k] * logs).sum(0)]
-    if offset:
-        gradient.append(slope[:, k:].sum(0))
-    return scale * float(huber(residual, delta).sum()), scale * np.concatenate(gradient)
-
-
-def _damped_newton(starts: Array, problem: _Problem, log_y: Array, iterations: int = NEWTON_ITERATIONS) -> tuple[Array, Array]:
-    """Minimize the Huber losses of many fits at once by Levenberg-Marquardt steps with Huber's weights.
-
-    Args:
-        starts: (S, P) parameters; fit s is to log_y[s] from starts[s].
-        log_y: (S, n).
-
-    Returns:
-        parameters (S, P) and sums of Huber losses (S,).
-    """
-    logs, delta, k = problem.logs, problem.delta, problem.logs.shape[1]
-    ceiling = problem.ceiling(log_y)
-
-    def evaluate(p: Array, log_y: Array) -> tuple[Array, Array, Array]:
-        prediction, shares = log_prediction(p, logs, problem.offset)
-        residual = (prediction - log_y) * problem.weights
-        return residual, shares, huber(residual, delta).sum(1)
-
-    p = starts.copy()
-    residual, shares, loss = evaluate(p, log_y)
-    damping = np.full(len(p), 1e-2)
-    diagonal = np.arange(p.shape[1])
-    active = np.arange(len(p))
-    for _ in range(iterations):
-        part = shares[active]
-        jacobian = np.concatenate([part[:, :, :k], -part[:, :, :k] * logs, part[:, :, k:]], axis=2)
-        jacobian *= problem.weights[:, None]
-        weighted = jacobian * np.minimum(1.0, delta / np.maximum(np.abs(residual[active]), 1e-300))[:, :, None]
-        gradient = np.einsum("snp,sn->sp", weighted, residual[active])
-        curvature = np.einsum("snp,snq->spq", weighted, jacobian)
-        curvature[:, diagonal, diagonal] *= 1 + damping[active, None]
-        curvature[:, diagonal, diagonal] += 1e-14
-        trial = p[active] - np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
-        if problem.offset:
-            trial[:, 2 * k] = np.minimum(trial[:, 2 * k], ceiling[active])
-        found = evaluate(trial, log_y[active])
-        before = loss[active]
-        better = found[2] < before
-        settled = (np.abs(before - found[2]) <= 1e-10 * before) | (damping[active] > 1e10)
-        moved = active[better]
-        p[moved], residual[moved], shares[moved], loss[moved] = (v[better] for v in (trial, *found))
-        damping[active] = np.clip(np.where(better, damping[active] / 5, damping[active] * 4), 1e-12, 1e12)
-        active = active[~settled]
-        if not len(active):
-            break
-    return p, loss
+        weights = np.append(weights, 1 / floor_error)
+    return Problem(logs - center, reach, weights, offset, delta), center
 
 
 def fit_law(
@@ -193,34 +97,30 @@ def fit_law(
     if n < num:
         raise ValueError(f"{n} observations cannot fix {num} parameters; add budgets")
     problem, center = _problem(logs, offset, delta, weights, None if floor is None else floor[1])
-    generator = np.random.default_rng(0)
-    spread = log_y.max() - log_y.min() + 1.0
-    starts = np.empty((num_starts, num))
-    starts[:, :k] = log_y.mean() - math.log(k + offset) + generator.uniform(-spread, spread, (num_starts, k))
-    starts[:, k : 2 * k] = generator.uniform(0.02, 1.0, (num_starts, k))
-    if offset:
-        starts[:, 2 * k] = log_y.min() - generator.exponential(0.7, num_starts)
     if floor is not None:
         log_y = np.append(log_y, math.log(floor[0]))
-    found, losses = _damped_newton(starts, problem, np.tile(log_y, (num_starts, 1)))
-    scale = 1.0 / (min(delta, 1.0) ** 2 * n)
-    highest = float(problem.ceiling(log_y))
-    polished = [
-        minimize(
-            objective,
-            found[index],
-            (problem, log_y, scale),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(None, None)] * (2 * k) + ([(None, highest)] if offset else []),
-            options={"ftol": 1e-15, "gtol": 1e-12, "maxiter": 2000, "maxfun": 4000},
-        )
-        for index in np.argsort(losses)[:NUM_POLISHED]
-    ]
-    best = min(polished, key=lambda done: float(done.fun))
-    p = best.x.copy()
+    found, losses = minimize_many(problem.starts(log_y[None], num_starts)[0], problem, np.tile(log_y, (num_starts, 1)), 1e-10)
+    order = np.argsort(losses)
+    if delta < LEAST_SQUARES:
+        found, losses = _polished(found[order[:NUM_POLISHED]], problem, log_y, scale=min(delta, 1.0) ** 2 * n)
+        order = np.argsort(losses)
+    p = found[order[0]]
     p[:k] += p[k : 2 * k] * center
-    return Law.of(p, k, float(best.fun) / scale)
+    return Law.of(p, k, float(losses[order[0]]))
+
+
+def _polished(starts: Array, problem: Problem, log_y: Array, scale: float) -> tuple[Array, Array]:
+    """Fits (S, P) to the same log values (n,) to the last digits, and their losses (S,): where residuals count linearly, the
+    damped steps stop early."""
+    low, high = (v[0] for v in problem.bounds(log_y[None]))
+
+    def scaled(p: Array) -> tuple[float, Array]:
+        loss, gradient = problem.loss(p, log_y)
+        return loss / scale, gradient / scale
+
+    options = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 2000, "maxfun": 4000}
+    done = [minimize(scaled, p, jac=True, method="L-BFGS-B", bounds=Bounds(low, high), options=options) for p in starts]
+    return np.array([found.x for found in done]), scale * np.array([float(found.fun) for found in done])
 
 
 def refit(
@@ -233,14 +133,14 @@ def refit(
     floors: Array | None = None,
     floor_error: float | None = None,
 ) -> Array:
-    """Parameters (R, P) of the law's form fitted to many data sets y (R, n) at the same features, from the law's optimum; a
-    floor is drawn anew for each of them, floors (R,)."""
+    """Parameters (R, P) of the law's form fitted to many data sets y (R, n) at the same features, each from its own nearest
+    candidate: from the law's optimum a fit whose offset vanished would never find another. A floor is drawn anew for each of
+    them, floors (R,)."""
     k = len(law.exponents)
     problem, center = _problem(np.log(np.stack(x, axis=1)), law.offset is not None, delta, weights, floor_error)
-    start, log_y = law.parameters, np.log(y)
-    start[:k] -= start[k : 2 * k] * center
+    log_y = np.log(y)
     if floors is not None:
         log_y = np.concatenate([log_y, np.log(floors)[:, None]], axis=1)
-    found, _ = _damped_newton(np.tile(start, (len(y), 1)), problem, log_y)
+    found, _ = minimize_many(problem.starts(log_y, 1)[:, 0], problem, log_y, 1e-5)
     found[:, :k] += found[:, k : 2 * k] * center
     return found

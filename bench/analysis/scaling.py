@@ -10,12 +10,14 @@ import numpy as np
 from bench.analysis.intervals import LEVELS
 from bench.analysis.intervals import Interval as Interval
 from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
-from bench.analysis.noise import Indices, SeedNoise, cell_means, seed_noise
+from bench.analysis.noise import Indices, NoiseDraws, SeedNoise, cell_means, seed_noise
 
 MIN_BUDGETS, MIN_DECADES, MIN_SEEDS = 6, 2.5, 3
 """Below these a wrong form fits tightly (a pure law on data with an offset: exponent .17 +- .01 for a true .25, measured on
 simulated sweeps of 6 budgets and 2 % noise), so no exponent is given."""
 NUM_DRAWS = 1000
+SUBSTANTIAL_SUPPORT = 2.0
+"""Akaike criterion within which of the better form the other one still stands (Burnham & Anderson 2002, section 2.6)."""
 EXTRAPOLATION_DECADES = 1.0
 """How far outside the measured budgets a crossing is looked for."""
 
@@ -34,7 +36,7 @@ class ScalingFit:
     draws: Array = field(default_factory=lambda: np.empty((0, 3)))
     """(R, 3) parameters of `law`, refitted to drawn ladders."""
     pure_draws: Array = field(default_factory=lambda: np.empty((0, 2)))
-    """(R, 2) parameters of `pure`, where the data prefer it; intervals then hold those of both forms."""
+    """(R, 2) parameters of `pure`, unless the data speak against it; intervals then hold those of both forms."""
     prefers_offset: bool = True
     """Whether the corrected Akaike criterion of log-normal residuals prefers `law` to `pure`."""
     floor: Interval | None = None
@@ -48,10 +50,8 @@ class ScalingFit:
     held_out_error_pure: float = math.nan
     seed_noise: float = math.nan
     """Standard deviation between seeds of the metric's logarithm, pooled over budgets."""
-    noise: SeedNoise | None = None
-    """How it changes with the budget and how far rungs of one trunk share it."""
-    noise_draws: Array = field(default_factory=lambda: np.empty((0, 2)))
-    """(R, 2) levels and slopes of its log variance, those behind `draws`."""
+    noise_draws: NoiseDraws | None = None
+    """How it changes with the budget and how far rungs of one trunk share it: the draws behind `draws`."""
     compute: Array = field(default_factory=lambda: np.empty(0))
     residuals: Array = field(default_factory=lambda: np.empty(0))
     """Logarithm of observed over fitted, per run."""
@@ -158,26 +158,27 @@ def fit_scaling(
     noise = seed_noise(compute, log_values, cells, seeds)
     means, weights = np.exp(cell_means(log_values, cells)), np.sqrt(np.bincount(cells)) / noise.deviation(budgets)
     law, pure = (fit_law([budgets], means, offset=offset, delta=LEAST_SQUARES, weights=weights) for offset in (True, False))
-    generator = np.random.default_rng(seed)
-    levels, slopes, correlations = noise.draw(generator, num_draws)
-    drawn = means * np.exp(cell_means(noise.runs(generator, levels, slopes, correlations), cells))
-    prefers_offset = information(law, compute, values, noise) < information(pure, compute, values, noise)
+    generator = np.random.default_rng([seed, *method.encode()])  # two methods that meet must not share their draws
+    noise_draws = noise.draw(generator, num_draws)
+    drawn = means * np.exp(misfit(law, len(budgets)) * cell_means(noise_draws.runs(generator), cells))
+    support = information(pure, compute, values, noise) - information(law, compute, values, noise)
     floored, floored_draws = _floored(law, budgets, means, weights, drawn, floor, generator)
     return ScalingFit(
         method=method,
         law=law,
         pure=pure,
         draws=refit(law, [budgets], drawn, LEAST_SQUARES, weights=weights),
-        pure_draws=np.empty((0, 2)) if prefers_offset else refit(pure, [budgets], drawn, LEAST_SQUARES, weights=weights),
-        prefers_offset=prefers_offset,
+        pure_draws=refit(pure, [budgets], drawn, LEAST_SQUARES, weights=weights)
+        if support < SUBSTANTIAL_SUPPORT
+        else np.empty((0, 2)),
+        prefers_offset=support > 0,
         floor=floor,
         floored=floored,
         floored_draws=floored_draws,
         held_out_error=held_out_error(budgets, means, weights, offset=True),
         held_out_error_pure=held_out_error(budgets, means, weights, offset=False),
         seed_noise=pooled_deviation(log_values, cells),
-        noise=noise,
-        noise_draws=np.stack([levels, slopes], axis=1),
+        noise_draws=noise_draws,
         compute=compute,
         residuals=np.log(values / law(compute)),
     )
@@ -196,6 +197,15 @@ def _floored(
     return found, draws
 
 
+def misfit(law: Law, num: int) -> float:
+    """How many times farther than the noise between seeds num means lie from their law; at least 1.
+
+    Sizes come from a grid, so that the best one is a little off at every budget, and differently so; seeds do not show it. As for
+    measurements that disagree, their errors are stretched until they agree (Particle Data Group 2024, section 5.2.2).
+    """
+    return math.sqrt(max(1.0, 2 * law.objective / (num - len(law.parameters))))
+
+
 def information(law: Law, compute: Array, values: Array, noise: SeedNoise) -> float:
     """Corrected Akaike criterion of the log-normal residuals of values (n,), weighted by their noise."""
     residuals = np.log(values / law(compute)) / noise.deviation(compute)
@@ -207,7 +217,7 @@ def held_out_error(budgets: Array, means: Array, weights: Array, *, offset: bool
     """Relative error at the top budget, for a fit to means (B,) without it."""
     if len(budgets) < 4:
         return math.nan
-    law = fit_law([budgets[:-1]], means[:-1], offset=offset, delta=LEAST_SQUARES, weights=weights[:-1], num_starts=16)
+    law = fit_law([budgets[:-1]], means[:-1], offset=offset, delta=LEAST_SQUARES, weights=weights[:-1])
     return float(abs(law(budgets[-1])[0] / means[-1] - 1))
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.analysis.intervals import LEVELS, Interval
+from bench.analysis.intervals import Interval
 from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
 from bench.analysis.noise import cell_means, seed_noise
-from bench.analysis.scaling import MIN_SEEDS, NUM_DRAWS, not_positive
+from bench.analysis.scaling import MIN_SEEDS, NUM_DRAWS, misfit, not_positive
 
 MIN_SIZES = 4
 """Of a surface: five parameters, two of them exponents, need sizes off the frontier."""
@@ -30,8 +30,8 @@ class SurfaceFit:
     def interval(self, function: Callable[[Array], Array]) -> Interval:
         """Of a function of parameters (R, 5), such as an exponent."""
         assert self.law is not None
-        low, _, high = np.percentile(function(self.draws), LEVELS)
-        return Interval(float(low), float(function(self.law.parameters[None])[0]), float(high))
+        drawn = Interval.of(function(self.draws))
+        return Interval(drawn.low, float(function(self.law.parameters[None])[0]), drawn.high)
 
     @property
     def allocation(self) -> Interval:
@@ -75,5 +75,5 @@ def fit_surface(
     means, weights = np.exp(cell_means(log_values, cells)), np.sqrt(counts) / noise.deviation(names[:, 1])
     law = fit_law(x, means, offset=True, delta=LEAST_SQUARES, weights=weights)
     generator = np.random.default_rng(seed)
-    drawn = means * np.exp(cell_means(noise.runs(generator, *noise.draw(generator, num_draws)), cells))
+    drawn = means * np.exp(misfit(law, len(means)) * cell_means(noise.draw(generator, num_draws).runs(generator), cells))
     return SurfaceFit(method=method, law=law, draws=refit(law, x, drawn, LEAST_SQUARES, weights=weights))
