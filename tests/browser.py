@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven over DevTools' pipe: real pointer and key events, what was logged, and what was asked for."""
+"""A page in headless Chromium, driven over DevTools' pipe: real pointer and key events, what it logs, and what it asks for."""
 
 import base64
 import contextlib

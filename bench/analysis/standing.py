@@ -148,7 +148,7 @@ def _cells(column: str, groups: dict[str, pd.DataFrame]) -> dict[str, Cell]:
     adjusted = dict(zip(tested, holm([d.p_value for d in found.values() if d is not None]), strict=True))
 
     def mark(method: str) -> Mark:
-        if method == best:
+        if samples[method].mean == samples[best].mean:
             return "best"
         if column == COUNTED:
             return "behind" if finite[method][column].min() > finite[best][column].max() else "tied"

@@ -20,6 +20,7 @@ from bench.analysis.metrics import FITTED, METRICS
 from bench.files import read_json, write_text
 from bench.progress import format_number
 from bench.report import tables
+from bench.report.explorer import sample_explorer
 from bench.report.figures import MAIN, all_charts, tuning_charts
 from bench.report.html import render
 from bench.report.interactive import EXPLORED, embedded, page_data, table_rows
@@ -52,8 +53,9 @@ def write_report(results: Results) -> Analysis:
     drawn = {chart.name: _save(chart.draw(), results, chart.name) for chart in charts + tuned if not chart.missing}
     _remove_others(results, drawn)
     here = [chart for chart in charts if not chart.missing and not chart.name.endswith(EXPLORED)]
-    content = _content(analysis, frame, results) | {
-        "samples": _samples(analysis, results),
+    explorer, samples = sample_explorer(analysis, results), _samples(analysis, results)
+    content = _content(analysis, frame, results, explorer) | {
+        "samples": [] if explorer else samples,
         "figures": [_entry(chart, drawn[chart.name]) for chart in here],
         "tuning": tables.tuning(analysis, search),
         "forecasts": tables.forecasts(read_json(results.forecast) if results.forecast.exists() else {}, analysis),
@@ -117,7 +119,7 @@ def _left_out(charts: list[Chart]) -> list[str]:
     return [f"{'; '.join(titles)}: {reason}" for reason, titles in groups.items()]
 
 
-def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[str, Any]:
+def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, explorer: dict[str, Any] | None) -> dict[str, Any]:
     """Everything that the template names, but figures and tuning."""
     identity = read_json(results.experiment) if results.experiment.exists() else {}
     counts = frame.drop_duplicates("run_id")["status"].value_counts().to_dict()
@@ -137,8 +139,8 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[
         "notes": analysis.notes,
         "standings": tables.standing_tables(analysis),
         "has_charts": bool(analysis.methods),
-        "has_explorer": False,
-        "data": embedded(page_data(analysis, rows)),
+        "has_explorer": explorer is not None,
+        "data": embedded({**page_data(analysis, rows), "samples": explorer}),
         "num_rows": len(rows),
         "claims": [claim for claim in judged if claim.verdict != NOT_TESTED],
         "claims_not_tested": [claim for claim in judged if claim.verdict == NOT_TESTED],

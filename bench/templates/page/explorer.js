@@ -1,11 +1,13 @@
 // The sample explorer: captions by methods and budgets, a real image beside, and what the judge says of each.
 
+const FIRST = 4, MORE = 8;
+
 function drawExplorer() {
   const box = document.getElementById("explorer"), found = data.samples;
   if (!box || !found) return;
   const groups = [...new Set(found.captions.map(caption => caption.group))];
   const budgets = found.budgets.map((budget, index) => [String(index), `${budget} FLOPs`]);
-  const state = { group: "", budget: budgets.length ? budgets[budgets.length - 1][0] : "0", failures: false };
+  const state = { group: "", budget: budgets.length ? budgets[budgets.length - 1][0] : "0", failures: false, most: FIRST };
   const failures = element("input", { type: "checkbox" });
   failures.addEventListener("change", () => { state.failures = failures.checked; render(); });
   const count = element("span", { className: "note", role: "status" });
@@ -14,9 +16,16 @@ function drawExplorer() {
   if (budgets.length > 1) bar.append(choice("Budget", [...budgets, ["", "every budget"]], state.budget, value => { state.budget = value; render(); }));
   if (found.judged) bar.append(element("label", {}, failures, "failures first"));
   bar.append(count);
+  const more = element("button", { type: "button" });
+  more.addEventListener("click", () => {
+    const next = state.most;
+    state.most += MORE;
+    render();
+    cards.children[next].querySelector("h4").focus();
+  });
   const cards = element("div", { className: "cards" });
   const sheet = element("style", {}, `.picture .image { background-image: url("${found.sheet}"); }`);
-  box.replaceChildren(sheet, bar, legend(), cards, element("p", { className: "note" }, found.note));
+  box.replaceChildren(sheet, bar, legend(), cards, more, element("p", { className: "note" }, found.note));
 
   function image(place, label) {
     const made = element("div", { className: "image", role: "img", "aria-label": label });
@@ -42,7 +51,10 @@ function drawExplorer() {
     if (state.failures) captions = d3.sort(captions, index => -missed(index));
     const judged = captions.flatMap(index => byCaption.get(index) ?? []).filter(cell => cell.obeyed !== null);
     count.textContent = judged.length ? `${judged.filter(cell => cell.obeyed).length} of ${judged.length} images shown obey their caption` : "";
-    cards.replaceChildren(...captions.map(index => {
+    const left = captions.length - state.most;
+    more.hidden = left <= 0;
+    more.textContent = `Show ${Math.min(left, MORE)} more of ${captions.length} captions`;
+    cards.replaceChildren(...captions.slice(0, state.most).map(index => {
       const caption = found.captions[index], pictures = element("div", { className: "pictures" });
       if (caption.real !== null) pictures.append(element("figure", { className: "picture" }, image(caption.real, `real image for ${caption.text}`), element("span", { className: "name" }, "real image")));
       for (const [budget, cells] of d3.group(byCaption.get(index) ?? [], cell => cell.budget)) {
@@ -50,7 +62,7 @@ function drawExplorer() {
         pictures.append(...cells.map(cell => picture(cell, caption)));
       }
       const said = state.failures ? `, missed by ${missed(index)}` : "";
-      return element("article", { className: "card" }, element("h4", {}, caption.text, element("small", {}, caption.group + said)), pictures);
+      return element("article", { className: "card" }, element("h4", { tabIndex: -1 }, caption.text, element("small", {}, caption.group + said)), pictures);
     }));
   }
   listeners.push(render);
