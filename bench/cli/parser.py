@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bench.cli.compare import compare
 from bench.cli.stages import evaluate, forecast, plan, report, run, status, sweep, table
 from bench.cli.tools import check, doctor, new, paradigms, prepare, sample
 from bench.config.file import DEFAULT_EXPERIMENT
@@ -97,6 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("forecast", forecast, "predict a budget from the fitted laws and keep it in forecast.json, before it is trained")
     sub.add_argument("results", type=Path)
     sub.add_argument("budget", help="training FLOPs of one run, such as 3e12")
+    sub = add("compare", compare, "sweeps of one protocol side by side: differences per cell, and what differs in the experiment")
+    sub.add_argument("results", type=Path, nargs="+", help="results folders; all are compared with the first")
+    sub.add_argument("--json", action="store_true", help="one JSON object per comparison")
     sub = add("paradigms", paradigms, "list the known paradigms and where they come from")
     sub.add_argument("--json", action="store_true", help="one JSON object per paradigm")
     sub = add("check", check, "run the conformance test on a paradigm")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 NUM_EXAMPLES = {"test": 24, "held_out": 12}
 """Per split at most: 36 images and their real ones of 32 pixels are about 70 KB."""
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 LARGEST_SIDE = 64
 """Pixels of an image on the sheet; larger images are reduced."""
 COLUMNS = 12
@@ -46,8 +47,10 @@ def named_examples(group: str, prompts: list[str], images: Tensor, real: Tensor 
 
 
 def example_places(num: int, split: str) -> np.ndarray:
-    """Places (k,) of examples among num conditions: evenly over the whole list, whose neighbors are alike."""
-    return np.unique(np.linspace(0, num - 1, min(num, NUM_EXAMPLES[split])).round().astype(int))
+    """Places (k,) of examples among num conditions: evenly over the whole list, whose neighbors are alike, and the first few far
+    apart (steps of the golden ratio)."""
+    places = np.unique(np.linspace(0, num - 1, min(num, NUM_EXAMPLES[split])).round().astype(int))
+    return places[np.argsort(np.argsort(np.arange(len(places)) * GOLDEN_RATIO % 1.0))]
 
 
 def save_examples(found: Iterable[Examples], path: Path) -> None:
