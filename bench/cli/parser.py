@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from bench.cli.compare import compare
 from bench.cli.stages import evaluate, forecast, plan, report, run, status, sweep, table
 from bench.cli.tools import check, doctor, new, paradigms, prepare, sample
+from bench.cli.watch import watch
 from bench.config.file import DEFAULT_EXPERIMENT
 from bench.errors import did_you_mean
 
@@ -95,6 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub = add(name, stage, text)
         sub.add_argument("results", type=Path)
     sub.add_argument("--json", action="store_true", help="one JSON object per run")
+    sub = add("watch", watch, "serve the report on this machine's own address while a sweep runs; reads, and writes nothing")
+    sub.add_argument("results", type=Path)
+    sub.add_argument("--port", type=int, default=8765, help="of the loopback address; 0 takes any that is free (default: 8765)")
     sub = add("forecast", forecast, "predict a budget from the fitted laws and keep it in forecast.json, before it is trained")
     sub.add_argument("results", type=Path)
     sub.add_argument("budget", help="training FLOPs of one run, such as 3e12")

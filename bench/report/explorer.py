@@ -24,23 +24,31 @@ TEXT = "examples"
 """The text of a PNG that says what is where."""
 
 
-def sample_explorer(analysis: Analysis, results: Results) -> dict[str, Any] | None:
-    """What the page's explorer reads, with its sheet as an address; None where no run has examples and none are kept."""
+def sample_explorer(analysis: Analysis, results: Results, *, keep: bool = True) -> dict[str, Any] | None:
+    """What the page's explorer reads, with its sheet as an address; None where no run has examples and none are kept.
+
+    With `keep` the sheet stays in the folder.
+    """
     made = _compose(analysis, results) if analysis.methods else None
     if made is not None:
         sheet, content = made
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt(TEXT, json.dumps(content))
-        results.figures.mkdir(exist_ok=True)
-        sheet.save(results.examples, pnginfo=text, optimize=True)
+        if keep:
+            _save(sheet, content, results)
     elif results.examples.exists():
         sheet, content = _read(results.examples)
         content["cells"] = [cell for cell in content["cells"] if cell["method"] in analysis.methods]
     else:
         return None
     buffer = io.BytesIO()
-    sheet.save(buffer, format="webp", lossless=True, method=6)  # exact, and a quarter smaller than PNG
+    sheet.save(buffer, format="webp", lossless=True, method=4)  # exact, and smaller than PNG
     return {**content, "sheet": f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"}
+
+
+def _save(sheet: Image.Image, content: dict[str, Any], results: Results) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(TEXT, json.dumps(content))
+    results.figures.mkdir(exist_ok=True)
+    sheet.save(results.examples, pnginfo=text, optimize=True)
 
 
 def _read(path: Path) -> tuple[Image.Image, dict[str, Any]]:

@@ -34,6 +34,8 @@ SAMPLES = "samples"
 NOT_TESTED = "not tested"
 PAGE_COLORS = 96
 """Of a figure on the page; its file has all. Measured on the default's 22: a third of the bytes, no difference to see."""
+LIVE_DRAWS = 200
+"""Of fits while a sweep runs; the report takes all."""
 SAMPLES_KEPT = "Samples of the runs, drawn when they were at hand."
 """What is known of a picture whose runs are no longer in the folder."""
 
@@ -47,8 +49,7 @@ def write_report(results: Results) -> Analysis:
         ValueError: when there is no table, or it lacks columns.
     """
     frame, search = load_table(results.root), load_search(results)
-    identity = read_json(results.experiment) if results.experiment.exists() else None
-    analysis = analyse(frame, identity=identity)
+    analysis = analyse(frame, identity=_identity(results) or None)
     charts, tuned = all_charts(analysis), tuning_charts(analysis, search)
     drawn = {chart.name: _save(chart.draw(), results, chart.name) for chart in charts + tuned if not chart.missing}
     _remove_others(results, drawn)
@@ -56,16 +57,32 @@ def write_report(results: Results) -> Analysis:
     explorer, samples = sample_explorer(analysis, results), _samples(analysis, results)
     content = _content(analysis, frame, results, explorer) | {
         "samples": [] if explorer else samples,
-        "figures": [_entry(chart, drawn[chart.name]) for chart in here],
         "tuning": tables.tuning(analysis, search),
-        "forecasts": tables.forecasts(read_json(results.forecast) if results.forecast.exists() else {}, analysis),
-        "forecast_columns": tables.FORECAST_COLUMNS,
+        "figures": [_entry(chart, drawn[chart.name]) for chart in here],
         "tuning_figures": [_entry(chart, drawn[chart.name]) for chart in tuned if not chart.missing],
         "num_missing": sum(bool(chart.missing) for chart in charts + tuned),
         "figures_missing": _left_out(charts + tuned),
     }
     write_text(results.report, render(content))
     return analysis
+
+
+def live_page(results: Results, frame: pd.DataFrame) -> str:
+    """The page of a sweep that still runs, as HTML: the same but for figures of files; writes nothing.
+
+    Args:
+        results: the folder of the sweep.
+        frame: its table as it is now.
+    """
+    analysis = analyse(frame, LIVE_DRAWS, _identity(results) or None)
+    content = _content(analysis, frame, results, sample_explorer(analysis, results, keep=False))
+    none: dict[str, Any] = {"samples": [], "figures": [], "tuning_figures": [], "num_missing": 0, "figures_missing": []}
+    return render({**content, **none, "tuning": tables.tuning(analysis, load_search(results))}, live=True)
+
+
+def _identity(results: Results) -> dict[str, Any]:
+    """What experiment.json says; empty where there is none."""
+    return read_json(results.experiment) if results.experiment.exists() else {}
 
 
 def _save(figure: Figure, results: Results, name: str) -> bytes:
@@ -121,7 +138,7 @@ def _left_out(charts: list[Chart]) -> list[str]:
 
 def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, explorer: dict[str, Any] | None) -> dict[str, Any]:
     """Everything that the template names, but figures and tuning."""
-    identity = read_json(results.experiment) if results.experiment.exists() else {}
+    identity = _identity(results)
     counts = frame.drop_duplicates("run_id")["status"].value_counts().to_dict()
     done = finished_rows(analysis.frame)
     rows = table_rows(analysis, frame)
@@ -142,6 +159,8 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, explorer
         "has_explorer": explorer is not None,
         "data": embedded({**page_data(analysis, rows), "samples": explorer}),
         "num_rows": len(rows),
+        "forecasts": tables.forecasts(read_json(results.forecast) if results.forecast.exists() else {}, analysis),
+        "forecast_columns": tables.FORECAST_COLUMNS,
         "claims": [claim for claim in judged if claim.verdict != NOT_TESTED],
         "claims_not_tested": [claim for claim in judged if claim.verdict == NOT_TESTED],
         "claims_said": ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items()) or "no run has finished",

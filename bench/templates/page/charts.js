@@ -8,7 +8,8 @@ const visible = method => !hidden.has(method);
 
 // Draws into a box again whenever a choice, a method or the width changes.
 function chart(box, choices, draw, caption) {
-  const state = Object.fromEntries(choices.map(({ name, chosen }) => [name, chosen]));
+  const state = (saved[box.id] ??= {});
+  for (const { name, options, chosen } of choices) if (!options.some(([value]) => value === state[name])) state[name] = chosen;
   const bar = element("div", { className: "bar" });
   const figure = element("div", { className: "chart" }), note = element("p", { className: "note" });
   for (const { name, label, options } of choices)
@@ -21,7 +22,7 @@ function chart(box, choices, draw, caption) {
     note.textContent = caption(state);
   }
   new ResizeObserver(() => {
-    if (figure.clientWidth !== width) { width = figure.clientWidth; redraw(); }
+    if (figure.isConnected && figure.clientWidth !== width) { width = figure.clientWidth; redraw(); }
   }).observe(figure);
   listeners.push(redraw);
 }

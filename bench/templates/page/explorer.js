@@ -7,12 +7,12 @@ function drawExplorer() {
   if (!box || !found) return;
   const groups = [...new Set(found.captions.map(caption => caption.group))];
   const budgets = found.budgets.map((budget, index) => [String(index), `${budget} FLOPs`]);
-  const state = { group: "", budget: budgets.length ? budgets[budgets.length - 1][0] : "0", failures: false, most: FIRST };
-  const failures = element("input", { type: "checkbox" });
+  const state = (saved.explorer ??= { group: "", budget: budgets.length ? budgets[budgets.length - 1][0] : "0", failures: false, most: FIRST });
+  const failures = element("input", { type: "checkbox", checked: state.failures });
   failures.addEventListener("change", () => { state.failures = failures.checked; render(); });
   const count = element("span", { className: "note", role: "status" });
   const bar = element("div", { className: "bar" });
-  if (groups.length > 1) bar.append(choice("Captions", [["", "all"], ...groups.map(group => [group, group])], "", value => { state.group = value; render(); }));
+  if (groups.length > 1) bar.append(choice("Captions", [["", "all"], ...groups.map(group => [group, group])], state.group, value => { state.group = value; render(); }));
   if (budgets.length > 1) bar.append(choice("Budget", [...budgets, ["", "every budget"]], state.budget, value => { state.budget = value; render(); }));
   if (found.judged) bar.append(element("label", {}, failures, "failures first"));
   bar.append(count);

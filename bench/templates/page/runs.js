@@ -9,6 +9,7 @@ function drawRuns() {
   const numRows = data.columns[0]?.values.length ?? 0;
   const state = runTable ?? { filter: "", group: "", sort: null, ascending: true, aimed: new Set() };
   const shown = new Set(saved.columns ?? data.columns.filter(each => each.shown).map(each => each.name));
+  state.aimed = new Set();  // places of rows, which are others when the data has changed
   runTable = state;
   const count = element("span", { className: "note", role: "status" });
   const search = element("input", { type: "search", value: state.filter, placeholder: "mar fid<1 seed=0" });

@@ -4,7 +4,7 @@
 let data = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set();
 const listeners = [];
-const saved = { columns: null };
+const saved = {};
 
 // An element with properties, attributes (names with a hyphen, role, for) and children; text never becomes markup.
 function element(tag, properties = {}, ...children) {

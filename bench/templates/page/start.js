@@ -20,4 +20,4 @@ function unfold() {
 drawAll();
 unfold();
 addEventListener("hashchange", unfold);
-for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", () => setTimeout(unfold));
+addEventListener("click", event => { if (event.target.closest("nav a")) setTimeout(unfold); });
