@@ -24,7 +24,8 @@ def duration(seconds: float) -> str:
 
 def share_bar(share: float, width: int = 20) -> str:
     """A share from 0 to 1 as a bar of so many characters, with the percentage."""
-    full = round(min(max(share, 0.0), 1.0) * width)
+    share = min(max(share, 0.0), 1.0)
+    full = round(share * width)
     return f"{'█' * full}{'░' * (width - full)} {share:4.0%}"
 
 

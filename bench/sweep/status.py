@@ -93,7 +93,9 @@ def progress(results: Results, run: Run) -> tuple[float, float | None]:
 
 def loss_curve(results: Results, run: Run, most: int = 200) -> list[tuple[float, float]]:
     """FLOPs and training loss of a run from its trunk's first step on, at most so many points, evenly."""
-    own = [line for line in read_lines(results.run_folder(run.run_id).metrics, STEP_KEYS) if line["flops_spent"] > run.branch_flops]
+    own = [
+        line for line in read_lines(results.run_folder(run.run_id).metrics, STEP_KEYS) if line["flops_spent"] > run.branch_flops
+    ]
     trunk = read_lines(results.trunk_folder(run.trunk_id).metrics, STEP_KEYS)
     lines = [line for line in trunk if line["flops_spent"] <= run.branch_flops] + own
     points = [(line["flops_spent"], line["loss"]) for line in lines if math.isfinite(line["loss"])]
