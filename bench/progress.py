@@ -22,6 +22,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def share_bar(share: float, width: int = 20) -> str:
+    """A share from 0 to 1 as a bar of so many characters, with the percentage."""
+    share = min(max(share, 0.0), 1.0)
+    full = round(share * width)
+    return f"{'█' * full}{'░' * (width - full)} {share:4.0%}"
+
+
 class Display:
     """Prints stages and their progress to standard error; results go to standard output."""
 

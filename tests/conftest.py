@@ -66,7 +66,10 @@ def own_sweep(swept: Path, tmp_path: Path) -> Path:
 
 
 def _report(folder: Path) -> None:
-    write_report(synthetic.write(folder, synthetic.table(np.logspace(17, 19.5, 6))))
+    frame = synthetic.table(np.logspace(17, 19.5, 6))
+    results = synthetic.write(folder, frame)
+    synthetic.write_examples(results, frame[frame["flops_budget"] > 5e18])
+    write_report(results)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from bench.evaluate.examples import Examples, save_examples
 from bench.results.columns import COLUMNS
 from bench.results.folder import Results
 
@@ -166,3 +168,30 @@ def write(folder: Path, frame: pd.DataFrame) -> Results:
     frame.to_csv(folder / "table.csv", index=False)
     (folder / "experiment.json").write_text(json.dumps({"name": "synthetic", "budget": 3e19, "runs": {}}))
     return Results(folder)
+
+
+HOSTILE = '<script>document.title="taken"</script>"><img src=x onerror=alert(1)>'
+CAPTIONS = (
+    "a small red circle",
+    "a large blue square",
+    HOSTILE,
+    "a small black triangle",
+    "a large red circle",
+    "a small blue square",
+)
+
+
+def write_examples(results: Results, frame: pd.DataFrame) -> None:
+    """Examples of every run of the first seed: gray squares; of the n-th run caption c is missed where 3 divides n + c."""
+    runs = frame[frame["seed"] == 0].drop_duplicates("run_id")
+    for number, run_id in enumerate(runs["run_id"]):
+        obeyed = [(number + place) % 3 != 0 for place in range(len(CAPTIONS))]
+        reasons = ["" if right else "one wrong color; seen: a small green circle" for right in obeyed]
+        images = torch.full((len(CAPTIONS), 3, 16, 16), 40 + number % 100, dtype=torch.uint8)
+        parts = [
+            Examples(group, list(CAPTIONS[part]), images[part], images[part] + 100, obeyed[part], reasons[part])
+            for group, part in (("known pairs", slice(0, 4)), ("held-out pairs", slice(4, 6)))
+        ]
+        folder = results.run_folder(run_id)
+        folder.path.mkdir(parents=True)
+        save_examples(parts, folder.examples)

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from bench.analysis.comparison import Analysis, analyse
 from bench.analysis.metrics import METRICS
+from bench.analysis.standing import SPEEDS
 from bench.progress import format_number
 from bench.report.figures import all_charts, tuning_charts
 from bench.report.prompt_figures import ATTRIBUTES, LEVELS, attributes, seen_against_held_out
-from bench.report.sampling_figures import PARTS, SPEEDS, averaging, quality_against_flops, quality_against_speed
+from bench.report.sampling_figures import PARTS, averaging, quality_against_flops, quality_against_speed
 from bench.report.scaling_figures import LIMITS, quality_against_training, quality_by_method
 from bench.report.size_figures import best_sizes, isoflop
 from bench.report.style import Chart, Look, look

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bench.cli.compare import compare
 from bench.cli.stages import evaluate, forecast, plan, report, run, status, sweep, table
 from bench.cli.tools import check, doctor, new, paradigms, prepare, sample
+from bench.cli.watch import watch
 from bench.config.file import DEFAULT_EXPERIMENT, LADDER_EXPERIMENT
 from bench.errors import did_you_mean
 
@@ -96,9 +98,15 @@ def build_parser() -> argparse.ArgumentParser:
         sub = add(name, stage, text)
         sub.add_argument("results", type=Path)
     sub.add_argument("--json", action="store_true", help="one JSON object per run")
+    sub = add("watch", watch, "serve the report on this machine's own address while a sweep runs; reads, and writes nothing")
+    sub.add_argument("results", type=Path)
+    sub.add_argument("--port", type=int, default=8765, help="of the loopback address; 0 takes any that is free (default: 8765)")
     sub = add("forecast", forecast, "predict a budget from the fitted laws and keep it in forecast.json, before it is trained")
     sub.add_argument("results", type=Path)
     sub.add_argument("budget", help="training FLOPs of one run, such as 3e12")
+    sub = add("compare", compare, "sweeps of one protocol side by side: differences per cell, and what differs in the experiment")
+    sub.add_argument("results", type=Path, nargs="+", help="results folders; all are compared with the first")
+    sub.add_argument("--json", action="store_true", help="one JSON object per comparison")
     sub = add("paradigms", paradigms, "list the known paradigms and where they come from")
     sub.add_argument("--json", action="store_true", help="one JSON object per paradigm")
     sub = add("check", check, "run the conformance test on a paradigm")

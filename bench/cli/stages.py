@@ -198,16 +198,21 @@ def forecast(options: argparse.Namespace) -> None:
 
 def status(options: argparse.Namespace) -> None:
     """Say what is queued, running, done, failed and missing, and when the rest will be done."""
+    from bench.progress import share_bar
     from bench.results.folder import Results
     from bench.sweep.status import run_states, summary
 
-    states = run_states(Results(options.results))
+    states, terminal = run_states(Results(options.results)), sys.stdout.isatty()
     for state in states:
         if options.json:
             print(json.dumps(state))
             continue
-        share = f"{state['share']:4.0%}" if state["status"] in ("training", "interrupted") else "    "
+        begun = state["status"] in ("training", "interrupted")
+        share = share_bar(state["share"]) if terminal and begun else f"{state['share']:4.0%}" if begun else "    "
         print(f"{state['status']:11} {share} {state['run_id']}" + (f"  {state['error']}" if state["error"] else ""))
+    if terminal and not options.json and states:
+        total = sum(state["flops_total"] for state in states)
+        print(f"{'all':11} {share_bar(1 - sum(state['flops_left'] for state in states) / max(total, 1))}")
     print(summary(states), file=sys.stderr)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from bench.config.experiment import Evaluation, Method, Setting, merged
 from bench.config.run import Run
 from bench.data.base import TokenizedData
+from bench.evaluate.examples import save_examples
 from bench.evaluate.latency import measure_speed
 from bench.evaluate.open import open_judge
 from bench.evaluate.sampler import GRID_IMAGES, SAMPLE_BATCH, Sampler, save_grid
@@ -35,7 +36,7 @@ class Evaluator:
         self.judge = open_judge(dataset, settings, results)
 
     def evaluate(self, run: Run, method: Method, report: Callable[[str], None]) -> None:
-        """Append the run's rows to its evals.jsonl and write samples.png.
+        """Append the run's rows to its evals.jsonl and write samples.png and examples.png.
 
         One row per sampler setting on validation captions; then, on test captions, one row for each setting that was best for
         a metric, and one with the raw weights at the setting that was best for prompt accuracy.
@@ -107,9 +108,17 @@ class Evaluator:
                 settings.throughput_batches,
             )
             row |= {name: getattr(speed, name) for name in speed.__dataclass_fields__}
-            row |= self.judge.held_out(lambda held_out: self._draw(sampler, held_out, setting, "test"))
-            shown, path = images[:GRID_IMAGES], self.results.run_folder(sampler.run.run_id).samples
-            save_grid(shown, path, self.judge.prompts(len(shown)), self.judge.obeyed(shown))
+            drawn: list[Tensor] = []
+
+            def held_out(condition_tokens: Tensor) -> Tensor:
+                drawn.append(self._draw(sampler, condition_tokens, setting, "test"))
+                return drawn[-1]
+
+            row |= self.judge.held_out(held_out)
+            shown, folder = images[:GRID_IMAGES], self.results.run_folder(sampler.run.run_id)
+            save_grid(shown, folder.samples, self.judge.prompts(len(shown)), self.judge.obeyed(shown))
+            groups = [self.judge.examples(images, "test"), *(self.judge.examples(found, "held_out") for found in drawn)]
+            save_examples((found for found in groups if found is not None), folder.examples)
         return {**row, **self._ending(began)}
 
     def costs(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:

@@ -20,12 +20,15 @@ from bench.data.image_data import TokenizedImages
 from bench.data.image_files import ImageSet
 from bench.evaluate import fidelity, pretrained
 from bench.evaluate.classifier import FEATURE_DIM, Classifier
+from bench.evaluate.examples import Examples, example_places, named_examples
 from bench.evaluate.judge import Judge, cluster_error
 from bench.files import file_hash, write_file
 from bench.results.folder import Results
 
 CLASSIFIER = "classifier"
 """The suite's own judge of classes, as its file and JudgeConfig.features call it."""
+REAL_EXAMPLES_READ = 256
+"""Real images among which one is looked for per example."""
 VALIDATION_SEED = 1_000_003
 """Added to the sample seed of validation images: where conditions are classes, both splits have the same ones."""
 
@@ -266,6 +269,22 @@ class ImageJudge(Judge):
             return None
         found: np.ndarray = self.classifier.classify(images).numpy() == np.array(self._asked("test", len(images)))
         return found
+
+    def examples(self, images: Tensor, split: str) -> Examples | None:
+        if split == "held_out":
+            return None
+        places, asked = example_places(len(images), split), self._asked("test", len(images))
+        prompts, shown = np.array(self.prompts(len(images)))[places].tolist(), images[places]
+        said = (
+            None if self.classifier is None else [self.dataset.class_names[c] for c in self.classifier.classify(shown).tolist()]
+        )
+        return named_examples("test conditions", prompts, shown, self._real_examples([asked[place] for place in places]), said)
+
+    def _real_examples(self, asked: list[int | str]) -> Tensor | None:
+        """A real image (k, 3, H, H) of the reference for each condition; None where one of them has none there."""
+        found = self._test_images
+        images, conditions = self._read(found.images, found.start, min(found.num, REAL_EXAMPLES_READ))
+        return images[[conditions.index(one) for one in asked]] if set(asked) <= set(conditions) else None
 
     def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
         training, evaluation = self.dataset.training_set, self.dataset.evaluation_set

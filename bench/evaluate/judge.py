@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.config.experiment import Evaluation
 from bench.data.base import TokenizedData
 from bench.evaluate import fidelity
+from bench.evaluate.examples import Examples
 from bench.files import write_text
 from bench.results.folder import Results
 
@@ -82,6 +83,10 @@ class Judge(ABC):
     def obeyed(self, images: Tensor) -> np.ndarray | None:
         """Whether each image (n, 3, H, H) of the first n test conditions shows what was asked for, (n,); None when nothing can
         tell."""
+
+    @abstractmethod
+    def examples(self, images: Tensor, split: str) -> Examples | None:
+        """Diverse ones among images (n, 3, H, H) of the first n conditions of "test" or "held_out"; None where there are none."""
 
     @abstractmethod
     def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:

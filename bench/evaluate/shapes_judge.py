@@ -20,8 +20,10 @@ from bench.data.shapes_data import TokenizedShapes
 from bench.data.shapes_render import render_captions
 from bench.data.shapes_world import Split
 from bench.evaluate import fidelity
+from bench.evaluate.examples import Examples, example_places
 from bench.evaluate.judge import Judge, cluster_error
 from bench.evaluate.probe import CaptionProbe
+from bench.evaluate.reasons import reasons
 from bench.evaluate.shapes_clip import FEATURE_DIM, ShapesCLIP, canonical_tokens
 from bench.evaluate.verifier import Verdict, verify
 from bench.results.folder import Results
@@ -30,6 +32,8 @@ CLIP, PROBE = "clip", "probe"
 """The judge's own networks, as their files are called."""
 VALIDATION_REFERENCE = 1000
 """Real renders of validation captions that settings are compared with."""
+GROUPS = {"test": "new captions of known pairs", "held_out": "pairs of shape and color never trained on"}
+"""The kinds of captions, in words."""
 REFERENCE_OFFSET, FLOOR_OFFSET = 1_000_000, 2_000_000
 """First image index of the reference and of the floor set, so that no two sets share an image."""
 
@@ -144,6 +148,19 @@ class ShapesJudge(Judge):
 
     def obeyed(self, images: Tensor) -> np.ndarray:
         return verify(self.world, images.numpy(), self.caption_ids("test", len(images))).exact
+
+    def examples(self, images: Tensor, split: str) -> Examples:
+        places = example_places(len(images), split)
+        ids, shown = self.caption_ids("held_out" if split == "held_out" else "test", len(images))[places], images[places]
+        verdict = verify(self.world, shown.numpy(), ids)
+        return Examples(
+            GROUPS[split],
+            [self.world.caption_text(int(i)) for i in ids],
+            shown,
+            torch.from_numpy(render_captions(self.world, ids, "test", FLOOR_OFFSET)),
+            [bool(exact) for exact in verdict.exact],
+            reasons(self.world, shown.numpy(), ids, verdict),
+        )
 
     def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Prompt accuracy on held-out captions: all of them, and those with one or two objects of a pair never trained on."""

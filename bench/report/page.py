@@ -6,12 +6,13 @@ import base64
 import io
 import json
 import warnings
+from collections import Counter
 from typing import Any
 
 import matplotlib
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 
 from bench.analysis import claims
 from bench.analysis.comparison import Analysis, analyse
@@ -19,14 +20,22 @@ from bench.analysis.metrics import FITTED, METRICS
 from bench.files import read_json, write_text
 from bench.progress import format_number
 from bench.report import tables
+from bench.report.explorer import sample_explorer
 from bench.report.figures import MAIN, all_charts, tuning_charts
+from bench.report.html import render
+from bench.report.interactive import EXPLORED, embedded, page_data, table_rows
 from bench.report.samples import sample_grid
 from bench.report.style import Chart, protocol_line
-from bench.results.columns import ALL_COLUMNS, COLUMNS
+from bench.results.columns import COLUMNS
 from bench.results.folder import Results
 from bench.results.table import finished_rows, load_search, load_table
 
 SAMPLES = "samples"
+NOT_TESTED = "not tested"
+PAGE_COLORS = 96
+"""Of a figure on the page; its file has all. Measured on the default's 22: a third of the bytes, no difference to see."""
+LIVE_DRAWS = 200
+"""Of fits while a sweep runs; the report takes all."""
 SAMPLES_KEPT = "Samples of the runs, drawn when they were at hand."
 """What is known of a picture whose runs are no longer in the folder."""
 
@@ -40,23 +49,40 @@ def write_report(results: Results) -> Analysis:
         ValueError: when there is no table, or it lacks columns.
     """
     frame, search = load_table(results.root), load_search(results)
-    identity = read_json(results.experiment) if results.experiment.exists() else None
-    analysis = analyse(frame, identity=identity)
+    analysis = analyse(frame, identity=_identity(results) or None)
     charts, tuned = all_charts(analysis), tuning_charts(analysis, search)
     drawn = {chart.name: _save(chart.draw(), results, chart.name) for chart in charts + tuned if not chart.missing}
     _remove_others(results, drawn)
-    content = _content(analysis, frame, results) | {
-        "figures": _samples(analysis, results) + [_entry(chart, drawn[chart.name]) for chart in charts if not chart.missing],
+    here = [chart for chart in charts if not chart.missing and not chart.name.endswith(EXPLORED)]
+    explorer, samples = sample_explorer(analysis, results), _samples(analysis, results)
+    content = _content(analysis, frame, results, explorer) | {
+        "samples": [] if explorer else samples,
         "tuning": tables.tuning(analysis, search),
-        "forecasts": tables.forecasts(read_json(results.forecast) if results.forecast.exists() else {}, analysis),
-        "forecast_columns": tables.FORECAST_COLUMNS,
+        "figures": [_entry(chart, drawn[chart.name]) for chart in here],
         "tuning_figures": [_entry(chart, drawn[chart.name]) for chart in tuned if not chart.missing],
         "num_missing": sum(bool(chart.missing) for chart in charts + tuned),
         "figures_missing": _left_out(charts + tuned),
     }
-    environment = Environment(loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    write_text(results.report, environment.get_template("page.html.jinja").render(content))
+    write_text(results.report, render(content))
     return analysis
+
+
+def live_page(results: Results, frame: pd.DataFrame) -> str:
+    """The page of a sweep that still runs, as HTML: the same but for figures of files; writes nothing.
+
+    Args:
+        results: the folder of the sweep.
+        frame: its table as it is now.
+    """
+    analysis = analyse(frame, LIVE_DRAWS, _identity(results) or None)
+    content = _content(analysis, frame, results, sample_explorer(analysis, results, keep=False))
+    none: dict[str, Any] = {"samples": [], "figures": [], "tuning_figures": [], "num_missing": 0, "figures_missing": []}
+    return render({**content, **none, "tuning": tables.tuning(analysis, load_search(results))}, live=True)
+
+
+def _identity(results: Results) -> dict[str, Any]:
+    """What experiment.json says; empty where there is none."""
+    return read_json(results.experiment) if results.experiment.exists() else {}
 
 
 def _save(figure: Figure, results: Results, name: str) -> bytes:
@@ -93,7 +119,12 @@ def _samples(analysis: Analysis, results: Results) -> list[dict[str, str]]:
 
 
 def _entry(chart: Chart, png: bytes) -> dict[str, str]:
-    return {"name": chart.name, "title": chart.title, "caption": chart.caption, "data": base64.b64encode(png).decode()}
+    """A figure of the page: the file's picture in fewer colors, so that the page stays small."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(PAGE_COLORS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"name": chart.name, "title": chart.title, "caption": chart.caption, "data": data}
 
 
 def _left_out(charts: list[Chart]) -> list[str]:
@@ -105,25 +136,35 @@ def _left_out(charts: list[Chart]) -> list[str]:
     return [f"{'; '.join(titles)}: {reason}" for reason, titles in groups.items()]
 
 
-def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[str, Any]:
+def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, explorer: dict[str, Any] | None) -> dict[str, Any]:
     """Everything that the template names, but figures and tuning."""
-    identity = read_json(results.experiment) if results.experiment.exists() else {}
+    identity = _identity(results)
     counts = frame.drop_duplicates("run_id")["status"].value_counts().to_dict()
     done = finished_rows(analysis.frame)
-    chosen = pd.concat([done, finished_rows(analysis.frame, "fid")])
-    columns = [column.name for column in ALL_COLUMNS if column.shown]
-    shown = pd.concat([chosen[~chosen.index.duplicated()].sort_index(), frame[frame["status"] != "done"]])[columns]
+    rows = table_rows(analysis, frame)
     budget = format_number(identity["budget"]) if identity else "unknown"
     fitted = [(name, fit) for name in FITTED if len(analysis.rows(name)) for fit in analysis.fits(name).values()]
     surfaces = [(name, fit) for name in MAIN for fit in analysis.surfaces(name).values()]
     paths = [(name, method, path) for name in MAIN for method, both in analysis.paths(name).items() for path in both]
+    judged = claims.judge(analysis) if analysis.methods else []
+    verdicts = Counter(claim.verdict for claim in judged)
     return {
         "title": f"paradigm-bench: {identity.get('name', results.root.name)} at BUDGET={budget}",
         "summary": claims.summary(analysis),
         "state": ", ".join(f"{number} {name}" for name, number in counts.items()),
         "protocol": protocol_line(done) + "." if len(done) else "",
         "notes": analysis.notes,
-        "claims": claims.judge(analysis) if analysis.methods else [],
+        "standings": tables.standing_tables(analysis),
+        "has_charts": bool(analysis.methods),
+        "has_explorer": explorer is not None,
+        "data": embedded({**page_data(analysis, rows), "samples": explorer}),
+        "num_rows": len(rows),
+        "forecasts": tables.forecasts(read_json(results.forecast) if results.forecast.exists() else {}, analysis),
+        "forecast_columns": tables.FORECAST_COLUMNS,
+        "claims": [claim for claim in judged if claim.verdict != NOT_TESTED],
+        "claims_not_tested": [claim for claim in judged if claim.verdict == NOT_TESTED],
+        "claims_said": ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items()) or "no run has finished",
+        "fits_said": f"{sum(fit.law is not None for _, fit in fitted)} of {len(fitted)} have an exponent",
         "fits": [tables.fit_row(name, fit) for name, fit in fitted if fit.law is not None],
         "fits_missing": tables.reasons((METRICS[name].label, fit.method, fit.missing) for name, fit in fitted),
         "fit_columns": tables.FIT_COLUMNS,
@@ -135,8 +176,6 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[
         "path_columns": tables.PATH_COLUMNS,
         "num_draws": analysis.num_draws,
         "crossings": [f"{analysis.metric(name).label}: {found}" for name in FITTED for found in analysis.crossings(name)],
-        "columns": columns,
-        "rows": [[tables.run_cell(value) for value in row] for row in shown.itertuples(index=False)],
         "meanings": COLUMNS,
         "provenance": tables.provenance(frame),
         "experiment": json.dumps({k: v for k, v in identity.items() if k != "runs"}, indent=1),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from bench.analysis.comparison import Analysis
 from bench.analysis.laws import Array
 from bench.analysis.metrics import METRICS
+from bench.analysis.standing import SPEEDS, with_speed
 from bench.analysis.tuning import SETTING, setting_text, tried_rows
 from bench.progress import format_number
 from bench.report.style import (
@@ -34,10 +35,6 @@ from bench.report.style import (
     uses_log_scale,
 )
 
-SPEEDS = {
-    "latency_ms_b1_p50": "latency at batch 1, median, ms",
-    "images_per_s": "throughput at the best batch, images/s",
-}
 PARTS = {
     "flops_per_sample_backbone": "backbone",
     "flops_per_sample_head": "head and token embedding",
@@ -98,18 +95,6 @@ def pareto(cost: Array, quality: Array, *, higher_is_better: bool) -> list[int]:
         if not any((x[j] <= x[i]) & (y[j] <= y[i]) & ((x[j] < x[i]) | (y[j] < y[i])) for j in range(len(x)))
     ]
     return sorted(front, key=lambda i: float(cost[i]))
-
-
-def with_speed(analysis: Analysis, name: str) -> pd.DataFrame:
-    """The top budget's best-size runs at the setting chosen for a metric, each with the speed of its weights at that cost.
-
-    Speed is measured at one setting per run. Temperature and the scale of guidance change no cost, so that it holds for every
-    setting with as many FLOPs per sample; other runs have none here.
-    """
-    runs, frame = at_top_budget(analysis.best_runs(name)), analysis.frame
-    columns, keys = list(SPEEDS), ["run_id", "flops_per_sample"]
-    measured = frame[frame["ema"].eq(True)].dropna(subset=columns)[[*keys, *columns]].drop_duplicates(keys)
-    return runs.drop(columns=columns).merge(measured, on=keys, how="inner")
 
 
 def quality_against_speed(analysis: Analysis, name: str) -> Chart:

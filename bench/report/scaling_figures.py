@@ -49,7 +49,7 @@ def quality_against_training(analysis: Analysis, name: str) -> Chart:
         said.append("Hollow markers: runs of other sizes.")
     if fits:
         said.append("Curves: the fitted law with its 95 % band, dotted beyond the data; below, the residuals of its runs.")
-    if len(_limits(rows, name)):
+    if len(autoencoder_limits(rows, name)):
         said.append("Dotted: what the autoencoder itself reaches.")
     return Chart(
         name=slug(f"{name}-against-training-flops"),
@@ -92,7 +92,7 @@ def _draw_training(analysis: Analysis, name: str) -> Figure:
         )
         if fit and below is not None:
             _draw_fit(axes, below, fit, metric, drawn)
-    limits = _limits(rows, name)
+    limits = autoencoder_limits(rows, name)
     for index, value in enumerate(limits):
         axes.axhline(value, color=GREY, ls=":", lw=0.9, gid="limit", label="" if index else autoencoder_text(limits))
     finish_axes(axes, x="" if fits else TRAINING_AXIS, y=metric.label, log_y=uses_log_scale(metric, rows[name]))
@@ -131,7 +131,7 @@ def _draw_fit(axes: Axes, below: Axes, fit: ScalingFit, metric: Metric, drawn: L
     below.plot(fit.compute, fit.residuals, ls="", marker=drawn.marker, color=drawn.color, ms=3, gid=f"{fit.method}: residuals")
 
 
-def _limits(rows: pd.DataFrame, name: str) -> pd.Series:
+def autoencoder_limits(rows: pd.DataFrame, name: str) -> pd.Series:
     """What each tokenizer's autoencoder reaches, by its name; empty for metrics without such a limit."""
     if name not in LIMITS:
         return pd.Series(dtype=float)
@@ -143,7 +143,7 @@ def quality_by_method(analysis: Analysis, name: str) -> Chart:
     rows, best = analysis.rows(name), analysis.best_runs(name)
     said = f"At {format_number(rows['flops_budget'].max())} training FLOPs per run, best mean first: the mean over seeds (bar)"
     said += f", and each seed's run (points), {setting_of(METRICS[name], rows)}."
-    limits = _limits(at_top_budget(rows), name)
+    limits = autoencoder_limits(at_top_budget(rows), name)
     if len(limits):
         said += " Dotted: what the autoencoder itself reaches."
     return Chart(
@@ -168,7 +168,7 @@ def _draw_methods(analysis: Analysis, name: str) -> Figure:
         axes.plot(
             seeds, [row] * len(seeds), ls="", marker=drawn.marker, ms=5, alpha=0.7, color=drawn.color, gid=f"{method}: seeds"
         )
-    limits = _limits(best, name)
+    limits = autoencoder_limits(best, name)
     for index, value in enumerate(limits):
         axes.axvline(value, color=GREY, ls=":", lw=0.9, gid="limit", label="" if index else autoencoder_text(limits))
     finish_axes(axes, x=metric.label)

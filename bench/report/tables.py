@@ -14,10 +14,12 @@ from bench.analysis.intervals import Interval
 from bench.analysis.isoflop import OptimalPath
 from bench.analysis.metrics import METRICS
 from bench.analysis.scaling import ScalingFit
+from bench.analysis.standing import MEASURES, Cell, standings
 from bench.analysis.surfaces import SurfaceFit
 from bench.analysis.tuning import Edge, rate_curves, rate_edges, rates_tried, rates_used, setting_edges, settings_tried
 from bench.progress import format_number
 from bench.report.figures import MAIN
+from bench.results.columns import COLUMNS
 
 FIT_COLUMNS = (
     "metric",
@@ -37,6 +39,8 @@ FORECAST_COLUMNS = ("metric", "method", "predicted [95 %]", "observed mean", "ru
 PATH_NAMES = {"num_params": "best size N", "images_seen": "images D that it sees"}
 RATE_COLUMNS = ("chosen for", "method", "best in the search", "used by the smallest size")
 EDGE_COLUMNS = ("method", "option", "chosen for", "choice", "tried", "runs")
+STANDING_LABELS = {"prompt_accuracy": "accuracy", "prompt_accuracy_heldout": "held-out accuracy"}
+"""Shorter than a figure's, for the head of a narrow column."""
 PROVENANCE = """
 protocol flop_rule tokenizer reference fid_network prompt_judge clip_checkpoint dinov2_network num_samples num_reference
 sample_seed seed dtype device num_threads git_sha
@@ -164,6 +168,44 @@ def edge_row(edge: Edge) -> list[str]:
     tried = ", ".join(format_number(value) for value in edge.tried)
     choice = f"{format_number(edge.value)}, the {edge.end} of {len(edge.tried)}"
     return [edge.method, edge.option, METRICS[edge.metric].label, choice, tried, f"{edge.share[0]} of {edge.share[1]}"]
+
+
+def standing_tables(analysis: Analysis) -> list[dict[str, Any]]:
+    """Who stands where at the top budget, a table for each metric that samplers are chosen for."""
+    return [
+        {
+            "chosen_for": METRICS[found.chosen_for].label,
+            "budget": format_number(found.budget),
+            "columns": [_standing_column(name) for name in found.columns],
+            "places": [
+                {
+                    "method": place.method,
+                    "setting": f"{place.size}; {place.setting or 'the only setting'}",
+                    "cells": [_standing_cell(name, place.cells.get(name)) for name in found.columns],
+                }
+                for place in found.places
+            ],
+        }
+        for found in standings(analysis)
+    ]
+
+
+def _standing_column(name: str) -> dict[str, str]:
+    higher = MEASURES[name].higher_is_better
+    arrow, better = ("\u2191", "higher") if higher else ("\u2193", "lower")
+    return {"label": STANDING_LABELS.get(name, MEASURES[name].label), "meaning": COLUMNS[name], "arrow": arrow, "better": better}
+
+
+def _standing_cell(name: str, cell: Cell | None) -> dict[str, str] | None:
+    """A cell as the page writes it; None where nothing was measured."""
+    if cell is None:
+        return None
+    seeds = "1 seed" if cell.num_seeds == 1 else f"{cell.num_seeds} seeds"
+    low, high = format_number(cell.low), format_number(cell.high)
+    extent = seeds if cell.num_seeds == 1 else f"{low} in {seeds}" if low == high else f"{low} to {high}"
+    said = {"best": "best mean", "tied": "the seeds do not tell it from the best", "behind": "behind the best"}
+    text = said.get(cell.mark, "not tested: a single seed")
+    return {"mean": format_number(cell.mean), "range": extent, "mark": cell.mark, "said": f"{name}: {seeds}, {text}"}
 
 
 def tuning(analysis: Analysis, search: pd.DataFrame | None) -> dict[str, Any]:

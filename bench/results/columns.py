@@ -21,13 +21,13 @@ class Column:
     printed: bool = False
     """Whether `paradigm-bench plan` prints it."""
     shown: bool = False
-    """Whether the report's run table has it."""
+    """Whether the report's run table shows it unasked."""
     since: int = 1
     """Schema in which it appeared; a table of an older schema is read with it empty."""
 
 
 ALL_COLUMNS = (
-    Column("run_id", "readable prefix and hash of the whole training configuration", kind="text", in_plan=True, shown=True),
+    Column("run_id", "readable prefix and hash of the whole training configuration", kind="text", in_plan=True),
     Column("trunk_id", "readable prefix and hash of what the runs of a trunk share", kind="text", in_table=False, in_plan=True),
     Column(
         "method",
@@ -40,17 +40,17 @@ ALL_COLUMNS = (
     Column("paradigm", "name in the registry", kind="text", in_plan=True),
     Column("tokenizer", "autoencoder, with the first 12 digits of its weights' SHA-256", kind="text", in_plan=True),
     Column("width", "backbone width", in_plan=True, printed=True, shown=True),
-    Column("depth", "backbone blocks", in_plan=True, printed=True, shown=True),
-    Column("num_params", "trainable parameters, all of them", in_plan=True, printed=True, shown=True),
+    Column("depth", "backbone blocks", in_plan=True, printed=True),
+    Column("num_params", "trainable parameters, all of them", in_plan=True, printed=True),
     Column("seed", "training seed", in_plan=True, printed=True, shown=True),
     Column("flops_budget", "training FLOPs that the run was given", in_plan=True, printed=True, shown=True),
-    Column("flops_spent", "training FLOPs billed by the shapes that ran; within 1 % of the budget", shown=True),
+    Column("flops_spent", "training FLOPs billed by the shapes that ran; within 1 % of the budget"),
     Column("flops_spent_causal", "the same with causal attention billed over the visible pairs only"),
     Column("flops_per_image", "mean training FLOPs per image seen, dense attention", in_plan=True, printed=True),
     Column("flops_per_image_causal", "the same with causal attention billed over the visible pairs only", in_plan=True),
     Column("images_seen", "training images, repetitions included", in_plan=True, printed=True),
-    Column("epochs", "images_seen over the training set's size", in_plan=True, printed=True, shown=True),
-    Column("steps", "optimizer steps", in_plan=True, printed=True, shown=True),
+    Column("epochs", "images_seen over the training set's size", in_plan=True, printed=True),
+    Column("steps", "optimizer steps", in_plan=True, printed=True),
     Column("batch_size", "global batch, images", in_plan=True, printed=True),
     Column(
         "hours",
@@ -59,7 +59,7 @@ ALL_COLUMNS = (
         in_plan=True,
         printed=True,
     ),
-    Column("learning_rate", "peak rate", in_plan=True, shown=True),
+    Column("learning_rate", "peak rate", in_plan=True),
     Column(
         "extrapolated",
         "choices of a ladder that lie outside the range of the law that made them",
@@ -81,12 +81,12 @@ ALL_COLUMNS = (
         "whether averaged weights were used; raw weights are sampled at the setting chosen with averaged ones",
         kind="truth",
     ),
-    Column("sampler_steps", "sampler steps; empty where the sequence fixes them", shown=True),
-    Column("guidance", "classifier-free guidance scale", shown=True),
-    Column("temperature", "sampling temperature", shown=True),
+    Column("sampler_steps", "sampler steps; empty where the sequence fixes them"),
+    Column("guidance", "classifier-free guidance scale"),
+    Column("temperature", "sampling temperature"),
     Column("sampler_options", "other options of the sampler that the setting changes, as JSON", kind="text"),
     Column("settings_tried", "size of the method's grid on validation conditions"),
-    Column("tuning_flops", "FLOPs of sampling for the whole grid", shown=True),
+    Column("tuning_flops", "FLOPs of sampling for the whole grid"),
     Column("tuning_seconds", "wall seconds of sampling and scoring the whole grid"),
     Column("num_samples", "generated images behind the quality columns"),
     Column(
@@ -107,35 +107,31 @@ ALL_COLUMNS = (
     Column(
         "fid_unbiased",
         "fid less its first-order bias in num_samples, by deleting whole passes over the captions; may be below 0",
-        shown=True,
     ),
     Column(
         "fid_se",
         "jackknife standard error over generated images, one training seed; a little large for balanced captions",
-        shown=True,
     ),
-    Column("fid_floor", "fid of as many real images against the reference", shown=True),
+    Column("fid_floor", "fid of as many real images against the reference"),
     Column("fid_autoencoder", "fid of as many real images after the autoencoder's round trip"),
     Column(
         "kid",
         "kernel distance in the same features, full U-statistic; may be negative, and is at the floor for balanced captions",
-        shown=True,
     ),
-    Column("kid_se", "jackknife standard error", shown=True),
+    Column("kid_se", "jackknife standard error"),
     Column("kid_floor", "kid of as many real images against the reference"),
-    Column("precision", "share of generated images inside the real manifold, k = 3", shown=True),
-    Column("recall", "share of real images inside the generated manifold, k = 3", shown=True),
-    Column("density", "real neighborhoods around a generated image over k = 5; equal distributions give 1", shown=True),
+    Column("precision", "share of generated images inside the real manifold, k = 3"),
+    Column("recall", "share of real images inside the generated manifold, k = 3"),
+    Column("density", "real neighborhoods around a generated image over k = 5; equal distributions give 1"),
     Column("coverage", "share of real images with a generated one in their neighborhood, k = 5", shown=True),
     Column(
         "inception_score",
         "exp of the mean divergence of class predictions, 10 splits; only with Inception as fid_network",
-        shown=True,
     ),
-    Column("fd_dinov2", "Frechet distance in DINOv2 features", shown=True),
+    Column("fd_dinov2", "Frechet distance in DINOv2 features"),
     Column("fd_dinov2_se", "jackknife standard error", since=3),
     Column("dinov2_network", "that DINOv2, with its weights' hash and resize", kind="text"),
-    Column("clip_score", "mean cosine of image and caption in clip_checkpoint", shown=True),
+    Column("clip_score", "mean cosine of image and caption in clip_checkpoint"),
     Column("clip_score_se", "standard error of the mean, clustered by caption"),
     Column("clip_checkpoint", "the CLIP behind clip_score, with its weights' hash", kind="text"),
     Column(
@@ -146,7 +142,7 @@ ALL_COLUMNS = (
         "share of images that obey every word of unseen captions of seen pairs, or show the class asked for",
         shown=True,
     ),
-    Column("prompt_accuracy_se", "standard error clustered by caption, one training seed", shown=True),
+    Column("prompt_accuracy_se", "standard error clustered by caption, one training seed"),
     Column("prompt_accuracy_attributes", "mean share of count, shape, color, size and relation that hold"),
     Column("prompt_accuracy_count", "share of images with the right number of objects"),
     Column("prompt_accuracy_shape", "mean share of named objects with their shape"),
@@ -156,7 +152,6 @@ ALL_COLUMNS = (
     Column(
         "verifier_probe_agreement",
         "share of images on which the verifier and a trained probe agree whether the caption is obeyed",
-        shown=True,
     ),
     Column(
         "prompt_accuracy_heldout", "prompt_accuracy on captions with a (shape, color) pair that training never showed", shown=True
@@ -176,9 +171,9 @@ ALL_COLUMNS = (
     Column("latency_ms_b1_p50", "milliseconds per image at batch 1, median, decoding included", shown=True),
     Column("latency_ms_b1_p90", "90th percentile; empty below 64 calls"),
     Column("images_per_s", "sampling throughput at its best batch", shown=True),
-    Column("images_per_s_batch", "that batch", shown=True),
+    Column("images_per_s_batch", "that batch"),
     Column("peak_memory_bytes", "peak of the process (CPU) or of the GPU while sampling"),
-    Column("train_seconds", "wall seconds of training, trunk included", shown=True),
+    Column("train_seconds", "wall seconds of training, trunk included"),
     Column("evaluation_seconds", "wall seconds of sampling and scoring this row"),
     Column("device", "what it ran on", kind="text"),
     Column("num_threads", "torch threads"),
@@ -187,8 +182,8 @@ ALL_COLUMNS = (
     Column("protocol", "hash of data, evaluator weights and evaluation settings; rows compare only within one", kind="text"),
     Column("git_sha", "commit of the code", kind="text"),
     Column("timestamp", "UTC, end of the row", kind="text"),
-    Column("status", "done, failed or missing", kind="text", shown=True),
-    Column("error", "first line of the error of a failed run", kind="text", shown=True),
+    Column("status", "done, failed or missing", kind="text"),
+    Column("error", "first line of the error of a failed run", kind="text"),
 )
 COLUMNS = {column.name: column.meaning for column in ALL_COLUMNS if column.in_table}
 """Columns of table.csv in their order: name and meaning."""

@@ -4,7 +4,8 @@
     results/<name>/plan.csv            what every run was counted to cost; read by table
     results/<name>/table.csv report.html figures/
     results/<name>/forecast.json       what was predicted before it was trained
-    results/<name>/runs/<run_id>/      run.json metrics.jsonl evals.jsonl weights.safetensors samples.png logs/{csv,tensorboard}/
+    results/<name>/runs/<run_id>/      run.json metrics.jsonl evals.jsonl weights.safetensors samples.png examples.png
+                                       logs/{csv,tensorboard}/
     results/<name>/trunks/<trunk_id>/  metrics.jsonl and checkpoints to branch from; beside it <trunk_id>.lock
     results/<name>/cache/              latents, reference features, what all runs share
     results/<name>/slurm/              jobs.json and the logs of a cluster's tasks
@@ -98,6 +99,11 @@ class RunFolder(TrainingFolder):
         return self.path / "samples.png"
 
     @property
+    def examples(self) -> Path:
+        """Diverse captions, the verdict on each image with its reason, and real images: the page's sample explorer."""
+        return self.path / "examples.png"
+
+    @property
     def error(self) -> Path:
         """The traceback of a failed run."""
         return self.path / "error.txt"
@@ -159,6 +165,11 @@ class Results:
     def figures(self) -> Path:
         """Folder of the figures."""
         return self.root / "figures"
+
+    @property
+    def examples(self) -> Path:
+        """The runs' examples that a report drew, kept for when the runs are gone."""
+        return self.figures / "examples.png"
 
     @property
     def cache(self) -> Path:

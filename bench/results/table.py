@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ def build_table(results: Results, plan: Iterable[dict[str, Any]]) -> pd.DataFram
         evaluations = read_lines(folder.evals) if record.status == "done" else []
         rows += [{**base, **evaluation} for evaluation in evaluations] or [base]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def current_table(results: Results) -> pd.DataFrame:
+    """The table as the records are now, as `load_table` would read it; nothing is written.
+
+    Raises:
+        ValueError: when there is no plan, or a record is damaged.
+    """
+    built = build_table(results, read_plan(results))
+    return read_frame(io.StringIO(built.to_csv(index=False))).reindex(columns=list(COLUMNS)).copy()  # in one block: read often
 
 
 def read_plan(results: Results) -> list[dict[str, Any]]:
@@ -83,8 +94,8 @@ def load_search(results: Results) -> pd.DataFrame | None:
     return None
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """A table of ALL_COLUMNS, or some of them, from CSV: each read as the kind that it is.
+def read_frame(path: Path | io.StringIO) -> pd.DataFrame:
+    """A table of ALL_COLUMNS, or some of them, from a file of CSV or its text: each read as the kind that it is.
 
     Raises:
         ValueError: naming a column that holds something else.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import time
@@ -36,8 +37,8 @@ def queue(numbers: Iterable[str]) -> dict[str, str]:
 
 
 def run_states(results: Results) -> list[dict[str, Any]]:
-    """One record per run of the folder's experiment: run_id, status, error, share of its FLOPs done, FLOPs left (the trunk's
-    since the rung before and its own cooldown), and FLOP/s where it trains.
+    """One record per run of the folder's experiment: run_id, status, error, share of its FLOPs done, FLOPs left and in
+    all (the trunk's since the rung before and its own cooldown), and FLOP/s where it trains.
 
     The status is that of the run's record; "queued" where SLURM holds the run's trunk and nobody works on the run.
 
@@ -62,6 +63,7 @@ def run_states(results: Results) -> list[dict[str, Any]]:
                     "error": record.error,
                     "share": round(min(1.0, spent / run.flops_budget), 4),
                     "flops_left": round(flops_left(run, spent, before)),
+                    "flops_total": round(flops_left(run, 0.0, before)),
                     "flops_per_s": rate if status == "training" else None,
                 }
             )
@@ -87,6 +89,17 @@ def progress(results: Results, run: Run) -> tuple[float, float | None]:
     seconds = last[1]["segment_seconds"] - last[0]["segment_seconds"] if len(last) == 2 else 0.0
     rate = (last[1]["flops_spent"] - last[0]["flops_spent"]) / seconds if seconds > 0 else None
     return lines[-1]["flops_spent"], rate
+
+
+def loss_curve(results: Results, run: Run, most: int = 200) -> list[tuple[float, float]]:
+    """FLOPs and training loss of a run from its trunk's first step on, at most so many points, evenly."""
+    own = [
+        line for line in read_lines(results.run_folder(run.run_id).metrics, STEP_KEYS) if line["flops_spent"] > run.branch_flops
+    ]
+    trunk = read_lines(results.trunk_folder(run.trunk_id).metrics, STEP_KEYS)
+    lines = [line for line in trunk if line["flops_spent"] <= run.branch_flops] + own
+    points = [(line["flops_spent"], line["loss"]) for line in lines if math.isfinite(line["loss"])]
+    return points[:: max(1, -(-len(points) // most))]
 
 
 def summary(states: list[dict[str, Any]]) -> str:
