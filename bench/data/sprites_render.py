@@ -12,7 +12,8 @@ import numpy as np
 
 from bench.data.shapes_world import RGB, hash_uniform
 from bench.data.sprites_alphabet import alphabet
-from bench.data.sprites_world import Captions, SpritesConfig, SpriteSplit, SpritesWorld
+from bench.data.sprites_config import Captions, SpritesConfig
+from bench.data.sprites_world import SpriteSplit, SpritesWorld
 
 PLACES, APPEARANCE, SHEETS = 1, 2, 3
 """Purposes of the streams of draws; 0 is the captions'."""
@@ -164,8 +165,8 @@ def render_split(world: SpritesWorld, split: SpriteSplit, indices: np.ndarray) -
 
 
 def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
-    """Objects of sheets without captions: each field holds one with probability `share`, all kinds equally likely, no held-out pair
-    of kind and color. What autoencoders and probe learn from: they are measuring devices and should know the tail.
+    """Objects of sheets without captions: each field holds one with probability `share`, all kinds equally likely, no held-out
+    pair of kind and color. Autoencoders and probe learn from them: what measures should know the tail.
     """
     c, n = world.config, len(indices)
     g = c.fields_per_side

@@ -11,7 +11,6 @@ integers and the index alone: the same bytes on every machine, without end. Noth
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Literal
@@ -20,97 +19,15 @@ import numpy as np
 
 from bench.data.shapes_world import ABSENT, hash_uniform
 from bench.data.sprites_alphabet import NAMES
-
-SPRITES_VERSION = 1
-"""Raise when any rendered byte changes; it is part of every cache key and protocol hash."""
+from bench.data.sprites_config import NUMBERS, SPRITES40, Captions, SpritesConfig
 
 SpriteSplit = Literal["train", "validation", "test", "held_out", "uniform"]
 SPRITE_SPLITS: tuple[SpriteSplit, ...] = ("train", "validation", "test", "held_out", "uniform")
-NUMBERS = ("one", "two", "three", "four")
 NUM_DECILES = 10
 TRAINING_SHARE, VALIDATION_SHARE = 0.85, 0.05
 """Of all captions, by a hash of their words; the rest is for tests."""
 BOTH_HELD_OUT_SHARE = 0.5
 """Of held-out captions with several phrases."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpritesConfig:
-    """The world's definition; two equal configurations render equal bytes."""
-
-    name: str
-    fields_per_side: int
-    """The sheet is a square of fields; each holds one object or none, and is 2 x 2 tokens."""
-    max_objects: int
-    phrase_shares: tuple[float, ...]
-    """Share of captions with 1, 2, ... phrases."""
-    number_shares: tuple[float, ...]
-    """Share of phrases that name 1, 2, ... equal objects, where they fit."""
-    zipf_exponent: float = 1.0
-    """The kind of rank k has a frequency that falls as k^-exponent; 0 makes all equal."""
-    num_kinds: int = len(NAMES)
-    colors: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "black", "orange", "cyan")
-    sizes: tuple[str, ...] = ("small", "large")
-    cell_pixels: tuple[int, ...] = (2, 3)
-    """Side of a sprite's cell, for each size."""
-    field_pixels: int = 20
-    margin_pixels: tuple[int, ...] = (3, 1)
-    """Least distance of a sprite from its field's border, for each size; the rest is free."""
-    relations: tuple[str, ...] = ("above", "left of")
-    color_jitter: int = 5
-    background_range: tuple[int, int] = (212, 232)
-    seed: int = 0
-    generator_version: int = SPRITES_VERSION
-
-    @property
-    def resolution(self) -> int:
-        """Pixels per side of an image."""
-        return self.fields_per_side * self.field_pixels
-
-    @property
-    def max_phrases(self) -> int:
-        """P."""
-        return len(self.phrase_shares)
-
-
-SPRITES40 = SpritesConfig(
-    name="sprites40", fields_per_side=2, max_objects=2, phrase_shares=(0.25, 0.75), number_shares=(0.5, 0.5)
-)
-"""Level 1: 16 tokens, one or two objects."""
-SPRITES80 = SpritesConfig(
-    name="sprites80", fields_per_side=4, max_objects=4, phrase_shares=(0.1, 0.45, 0.45), number_shares=(0.7, 0.2, 0.1)
-)
-"""Level 2: 64 tokens, up to four objects."""
-SPRITES160 = SpritesConfig(
-    name="sprites160",
-    fields_per_side=8,
-    max_objects=8,
-    phrase_shares=(0.0, 0.2, 0.4, 0.4),
-    number_shares=(0.6, 0.3, 0.1),
-)
-"""Level 3: 256 tokens, up to eight objects."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Captions:
-    """n captions as arrays; what a phrase or a relation lacks is -1."""
-
-    number: np.ndarray  # (n, P) int64, objects that the phrase names; 0 where there is no phrase
-    size: np.ndarray  # (n, P) int64
-    color: np.ndarray  # (n, P) int64
-    kind: np.ndarray  # (n, P) int64, by rank
-    relation: np.ndarray  # (n, P - 1) int64, between a phrase and the next
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> Captions:
-        return Captions(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    @property
-    def named(self) -> np.ndarray:
-        """(n, P) whether there is such a phrase."""
-        return self.number > 0
 
 
 @dataclass(frozen=True)
@@ -270,7 +187,8 @@ class SpritesWorld:
             ValueError: for a word that the world does not have, another order of words, or more objects than fit.
         """
         c = self.config
-        words = [{"a": "one", "an": "one"}.get(w, w) for w in text.lower().replace(",", " ").split() if w not in ("the", "of", "to")]
+        spoken = [word for word in text.lower().replace(",", " ").split() if word not in ("the", "of", "to")]
+        words = [{"a": "one", "an": "one"}.get(word, word) for word in spoken]
         groups = (NUMBERS[: len(c.number_shares)], c.sizes, c.colors, NAMES[: c.num_kinds])
         relations = [r.removesuffix(" of") for r in c.relations]
         found: dict[str, list[int]] = {name: [] for name in ("relation", "number", "size", "color", "kind")}
@@ -285,10 +203,12 @@ class SpritesWorld:
             found[name].append(known.index(word))
         number = np.array(found["number"]) + 1
         if len(words) % 5 != 4 or len(number) > c.max_phrases or number.sum() > c.max_objects:
-            self._refuse(text, f"it needs 1 to {c.max_phrases} phrases of 4 words with a relation between, {c.max_objects} objects")
-        pad: Callable[[list[int], int], np.ndarray] = lambda values, length: np.pad(
-            np.array(values, dtype=np.int64), (0, length - len(values)), constant_values=ABSENT
-        )[None]
+            allowed = f"1 to {c.max_phrases} phrases of 4 words with a relation between, at most {c.max_objects} objects"
+            self._refuse(text, f"a caption has {allowed}")
+
+        def pad(values: list[int], length: int) -> np.ndarray:
+            return np.pad(np.array(values, dtype=np.int64), (0, length - len(values)), constant_values=ABSENT)[None]
+
         named = {name: pad(found[name], c.max_phrases) for name in ("size", "color", "kind")}
         count = np.pad(number, (0, c.max_phrases - len(number)))[None]
         return Captions(number=count, relation=pad(found["relation"], c.max_phrases - 1), **named)
