@@ -69,9 +69,8 @@ def prepare(options: argparse.Namespace) -> None:
     from bench.config.data import ImageData
     from bench.data.open import open_data
     from bench.errors import nearest
-    from bench.prepare.networks import missing_networks, own_networks, train_networks
+    from bench.prepare.networks import missing_networks, own_networks, recipe_of, train_networks
     from bench.prepare.quality import write_card
-    from bench.prepare.training import NetworkRecipe
     from bench.progress import Display
 
     data: str | ImageData = options.world
@@ -79,7 +78,8 @@ def prepare(options: argparse.Namespace) -> None:
         raise UserError("--data needs --experiment; a procedural world renders its images")
     if options.experiment is not None:
         data = load_experiment(options.experiment, options.data).data
-    dataset, display, recipe = open_data(data), Display(), NetworkRecipe()
+    dataset, display = open_data(data), Display()
+    recipe = recipe_of(dataset)
     known = own_networks(dataset)
     networks = tuple(options.part or missing_networks(dataset))
     unknown = [network for network in networks if network not in known]

@@ -37,8 +37,10 @@ class SpritesConfig:
     cell_pixels: tuple[int, ...] = (2, 3)
     """Side of a sprite's cell, for each size."""
     field_pixels: int = 20
-    margin_pixels: tuple[int, ...] = (3, 1)
-    """Least distance of a sprite from its field's border, for each size; the rest is free."""
+    margin_pixels: tuple[int, ...] = (4, 2)
+    """Distance of a sprite from the upper and left border of its field, for each size."""
+    free_pixels: int = 1
+    """A sprite begins there or up to so many pixels lower, and likewise to the right."""
     relations: tuple[str, ...] = ("above", "left of")
     color_jitter: int = 5
     background_range: tuple[int, int] = (212, 232)

@@ -31,7 +31,7 @@ def autoencoder_config(config: SpritesConfig, bottleneck: str) -> AutoencoderCon
         bottleneck="kl" if bottleneck == "kl" else "fsq",
         resolution=config.resolution,
         patch=config.field_pixels // TOKENS_PER_FIELD_SIDE,
-        width=64,
+        width=96,
         levels=(8, 8, 4, 4),
     )
 

@@ -47,8 +47,7 @@ def sprite_mask(config: SpritesConfig) -> np.ndarray:
 
 def offsets(config: SpritesConfig, size: int) -> range:
     """Where a sprite of a size may begin inside its field, in pixels."""
-    margin = config.margin_pixels[size]
-    return range(margin, config.field_pixels - 5 * config.cell_pixels[size] - margin + 1)
+    return range(config.margin_pixels[size], config.margin_pixels[size] + config.free_pixels + 1)
 
 
 def _whole(draw: np.ndarray, count: np.ndarray | int) -> np.ndarray:
@@ -164,6 +163,10 @@ def render_split(world: SpritesWorld, split: SpriteSplit, indices: np.ndarray) -
     return render_captions(world, captions, indices, split), captions
 
 
+SMALL_SHARE = 2 / 3
+"""Of the objects on training sheets: the smaller a sprite, the harder it is to rebuild."""
+
+
 def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
     """Objects of sheets without captions: each field holds one with probability `share`, all kinds equally likely, no held-out
     pair of kind and color. Autoencoders and probe learn from them: what measures should know the tail.
@@ -174,7 +177,7 @@ def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
     each = draw[:, 4:].reshape(n, g, g, 9)
     image, row, column = np.nonzero(each[..., 0] < share)
     own = each[image, row, column]
-    kind, size = _whole(own[:, 1], c.num_kinds), _whole(own[:, 2], len(c.sizes))
+    kind, size = _whole(own[:, 1], c.num_kinds), (own[:, 2] >= SMALL_SHARE).astype(np.int64)
     color = (world.held_out_color(kind) + 1 + _whole(own[:, 3], len(c.colors) - 1)) % len(c.colors)
     return Objects(
         image=image,

@@ -26,6 +26,8 @@ SPRITE_SPLITS: tuple[SpriteSplit, ...] = ("train", "validation", "test", "held_o
 NUM_DECILES = 10
 TRAINING_SHARE, VALIDATION_SHARE = 0.85, 0.05
 """Of all captions, by a hash of their words; the rest is for tests."""
+SPACING = 11
+"""Shares no factor with the number of captions of one phrase and kind, 14, 28 or 42."""
 BOTH_HELD_OUT_SHARE = 0.5
 """Of held-out captions with several phrases."""
 
@@ -123,14 +125,22 @@ class SpritesWorld:
         return distinct & (place >= low) & (place < high)
 
     def place(self, captions: Captions) -> np.ndarray:
-        """(n,) a number in [0, 1) that depends on a caption's words alone."""
-        words = self.tokens(captions).astype(np.uint64)
-        total = np.full(len(words), np.uint64(self.config.seed))
+        """(n,) a number in [0, 1) that depends on a caption's words alone.
+
+        Captions of one phrase are few for each kind, so theirs are spaced evenly: each kind has its share in every split.
+        """
+        c, words = self.config, self.tokens(captions).astype(np.uint64)
+        total = np.full(len(words), np.uint64(c.seed))
         with np.errstate(over="ignore"):
             for column in words.T:
                 total = (total ^ column) * np.uint64(0x9E3779B97F4A7C15)
                 total = total ^ (total >> np.uint64(29))
-        return hash_uniform(1, total, 1)[:, 0]
+        shades = len(c.colors) - 1
+        kind, count = captions.kind[:, 0], len(c.number_shares) * len(c.sizes) * shades
+        shade = (captions.color[:, 0] - self.held_out_color(kind) - 1) % len(c.colors)
+        rank = ((captions.number[:, 0] - 1) * len(c.sizes) + captions.size[:, 0]) * shades + shade
+        even = ((rank * SPACING + kind * SPACING) % count + 0.5) / count
+        return np.where(captions.named.sum(1) == 1, even, hash_uniform(1, total, 1)[:, 0])
 
     def stream(self, split: SpriteSplit, purpose: int, attempt: int = 0) -> int:
         """Number of an independent sequence of draws."""

@@ -97,6 +97,13 @@ def _soft_mask(difference: np.ndarray, direction: np.ndarray) -> np.ndarray:
     return np.where(stray, 0.0, np.clip((alpha - SOFT_LOW) / (SOFT_HIGH - SOFT_LOW), 0.0, 1.0)).astype(np.float32)
 
 
+def searched(config: SpritesConfig, size: int) -> range:
+    """Where a sprite of a size is looked for inside its field, in pixels: where the renderer may put it, and a little around."""
+    places = offsets(config, size)
+    last = config.field_pixels - GRID_CELLS * config.cell_pixels[size]
+    return range(max(0, places.start - SLACK_PIXELS), min(last, places.stop - 1 + SLACK_PIXELS) + 1)
+
+
 def _decode(config: SpritesConfig, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nearest kind (m,), size (m,) and distance in cells (m,) of soft masks (m, F, F); -1 where none is within the radius.
 
@@ -110,11 +117,9 @@ def _decode(config: SpritesConfig, mask: np.ndarray) -> tuple[np.ndarray, np.nda
     total = integral[:, -1, -1]
     best, kind, size = np.full(m, np.inf), np.full(m, ABSENT), np.full(m, ABSENT)
     for z, cell in enumerate(config.cell_pixels):
-        places = offsets(config, z)
         lines = np.arange(GRID_CELLS + 1) * cell
-        last = pixels - GRID_CELLS * cell
-        for top in range(max(0, places.start - SLACK_PIXELS), min(last, places.stop - 1 + SLACK_PIXELS) + 1):
-            for left in range(max(0, places.start - SLACK_PIXELS), min(last, places.stop - 1 + SLACK_PIXELS) + 1):
+        for top in searched(config, z):
+            for left in searched(config, z):
                 corners = integral[:, top + lines][:, :, left + lines]
                 cells = np.diff(np.diff(corners, axis=1), axis=2).reshape(m, -1)
                 # area differing = cell^2 filled + total - 2 common; its minimum over kinds needs no more than this

@@ -86,6 +86,11 @@ def own_networks(dataset: TokenizedData) -> tuple[str, ...]:
     return own_autoencoders(dataset) + judge_class(dataset).own_networks(dataset)
 
 
+def recipe_of(dataset: TokenizedData) -> NetworkRecipe:
+    """How the networks of a data set are trained."""
+    return sprites_networks.RECIPE if isinstance(dataset, TokenizedSprites) else NetworkRecipe()
+
+
 def missing_networks(dataset: TokenizedData) -> tuple[str, ...]:
     """What `paradigm-bench prepare` trains unless told otherwise: all networks but those that another level has brought."""
     shared = SHARED_NETWORKS if isinstance(dataset, TokenizedSprites) else ()
