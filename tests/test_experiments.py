@@ -8,7 +8,18 @@ import pytest
 from bench.config.experiment import Experiment, Method
 from bench.config.file import load_experiment
 
-COMPARISONS = ["shapes", "mar_table1", "digits", "shapes64", "imagenet256", "imagenet256_mar", "imagenet512", "cc12m", "coco"]
+COMPARISONS = [
+    "shapes",
+    "sprites",
+    "mar_table1",
+    "digits",
+    "shapes64",
+    "imagenet256",
+    "imagenet256_mar",
+    "imagenet512",
+    "cc12m",
+    "coco",
+]
 SEARCHES = ["shapes_learning_rates", "mar_table1_learning_rates", "digits_learning_rates", "ablations_learning_rates"]
 
 

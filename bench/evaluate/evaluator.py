@@ -109,7 +109,7 @@ class Evaluator:
             row |= {name: getattr(speed, name) for name in speed.__dataclass_fields__}
             row |= self.judge.held_out(lambda held_out: self._draw(sampler, held_out, setting, "test"))
             shown, path = images[:GRID_IMAGES], self.results.run_folder(sampler.run.run_id).samples
-            save_grid(shown, path, self.judge.prompts(len(shown)), self.judge.obeyed(shown))
+            save_grid(shown, path, self.judge.prompts(len(shown)), self.judge.obeyed(shown), self.judge.reasons(shown))
         return {**row, **self._ending(began)}
 
     def costs(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:

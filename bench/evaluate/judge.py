@@ -83,6 +83,10 @@ class Judge(ABC):
         """Whether each image (n, 3, H, H) of the first n test conditions shows what was asked for, (n,); None when nothing can
         tell."""
 
+    def reasons(self, images: Tensor) -> list[str]:
+        """For each image (n, 3, H, H) of the first n test conditions what is wrong, in words; empty when nothing can tell."""
+        return []
+
     @abstractmethod
     def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
         """As many real images (n, 3, H, H) outside the reference, of the test conditions where there are some for them; None when

@@ -42,6 +42,9 @@ class SpriteVerdict(Verdict):
     phrases: np.ndarray  # (n, P) float64, share of the phrase's objects with kind, color and size right
     found: Fields
 
+    def reasons(self) -> list[str]:
+        return [reason.replace("shape", "kind") for reason in Verdict.reasons(self)]
+
 
 @dataclass(frozen=True, slots=True)
 class Fields:

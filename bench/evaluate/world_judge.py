@@ -164,6 +164,9 @@ class WorldJudge(Judge, Generic[Captions]):
     def obeyed(self, images: Tensor) -> np.ndarray:
         return self.verify(images.numpy(), self.captions("test", len(images))).exact
 
+    def reasons(self, images: Tensor) -> list[str]:
+        return self.verify(images.numpy(), self.captions("test", len(images))).reasons()
+
     def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Prompt accuracy on held-out captions: all of them, and those with one or several objects never trained on."""
         if self.settings.num_held_out == 0:

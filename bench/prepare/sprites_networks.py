@@ -31,7 +31,12 @@ WHITENING_SHARE = 0.3
 """Of the fields of the sheets on which the latents' mean and deviation are measured: between levels 1 (.44) and 2 (.16)."""
 CLIP_HIDDEN = 128
 RECIPE = NetworkRecipe(
-    autoencoder_steps=12_000, autoencoder_batch_images=8, autoencoder_learning_rate=3e-3, probe_batch_images=16
+    autoencoder_steps=7_000,
+    autoencoder_batch_images=8,
+    autoencoder_learning_rate=3e-3,
+    clip_steps=2_500,
+    probe_steps=2_000,
+    probe_batch_images=16,
 )
 
 
