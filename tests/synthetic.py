@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from bench.evaluate.examples import Examples, save_examples
-from bench.results.columns import COLUMNS
+from bench.results.columns import COLUMNS, DECILES
 from bench.results.folder import Results
 
 LAWS = {  # offset, value at 1e17 FLOPs less the offset, exponent
@@ -113,6 +113,7 @@ def table(
                     parts = {
                         f"prompt_accuracy_{name}": 1 - failure / 4 for name in ("count", "shape", "color", "size", "relation")
                     }
+                    parts |= {name: 1 - failure * (0.5 + tenth / 20) for tenth, name in enumerate(DECILES)}
                     rows.append({**common, **quality, **held_out, **parts, "ema": True})
                     if raw:
                         rows.append({**common, **quality, **parts, "ema": False, "fid": fid * AVERAGING_GAIN[method] * other})

@@ -10,6 +10,7 @@ from bench.config.file import load_experiment
 
 COMPARISONS = [
     "shapes",
+    "sprites",
     "mar_table1",
     "digits",
     "shapes64",

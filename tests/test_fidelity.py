@@ -23,7 +23,7 @@ from bench.evaluate.fidelity import (
 )
 from bench.evaluate.latency import measure_speed, percentile
 from bench.evaluate.shapes_clip import canonical_tokens
-from bench.evaluate.shapes_judge import clip_features, load_clip
+from bench.evaluate.world_judge import clip_features, load_clip
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,14 @@ from bench.analysis.metrics import METRICS
 from bench.analysis.standing import SPEEDS
 from bench.progress import format_number
 from bench.report.figures import all_charts, tuning_charts
+from bench.report.frequency_figures import accuracy_by_frequency
 from bench.report.prompt_figures import ATTRIBUTES, LEVELS, attributes, seen_against_held_out
 from bench.report.sampling_figures import PARTS, averaging, quality_against_flops, quality_against_speed
 from bench.report.scaling_figures import LIMITS, quality_against_training, quality_by_method
 from bench.report.size_figures import best_sizes, isoflop
 from bench.report.style import Chart, Look, look
 from bench.report.tuning_figures import AXES, learning_rate_curves, sampler_curves
+from bench.results.columns import DECILES
 from bench.results.folder import Results
 from bench.results.table import load_search, load_table
 
@@ -244,6 +246,20 @@ def test_seen_against_held_out(name: str) -> None:
         for method in analysis(name).methods:
             mine = rows[(rows["method"] == method) & rows[column].notna()]
             assert same(points(axes, f"{method}: runs"), pairs(mine["prompt_accuracy"], mine[column]))
+
+
+def test_accuracy_by_frequency() -> None:
+    """Every tenth of the kinds at the top budget, the first and the last at each budget: means over seeds of the table."""
+    drawn, runs = accuracy_by_frequency(analysis("synthetic")).draw(), best("synthetic", "prompt_accuracy")
+    left, right = drawn.axes
+    for method in analysis("synthetic").methods:
+        mine = runs[runs["method"] == method]
+        wanted = [(place, top(mine)[column].mean()) for place, column in enumerate(DECILES, start=1)]
+        assert np.allclose(points(left, f"{method}: tenths"), wanted)
+        for column in (DECILES[0], DECILES[-1]):
+            means = mine.groupby("flops_budget")[column].mean()
+            assert np.allclose(points(right, f"{method}: {column}"), pairs(means.index, means))
+    assert accuracy_by_frequency(analysis("shapes-cpu")).missing == "no world with a long tail"
 
 
 @pytest.mark.parametrize("name", COMMITTED)

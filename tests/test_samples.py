@@ -22,14 +22,15 @@ def test_words_and_verdicts_travel_with_the_picture(tmp_path: Path) -> None:
     settings = Evaluation(num_samples=32, num_held_out=8, num_validation=8, num_reference=64)
     judge = open_judge(open_data("shapes32"), settings, Results(tmp_path))
     assert isinstance(judge, ShapesJudge)
-    images = torch.from_numpy(render_captions(judge.world, judge.caption_ids("test", 32), "test", 0))
+    images = torch.from_numpy(render_captions(judge.world, judge.captions("test", 32), "test", 0))
     images[3] = 0
-    save_grid(images, tmp_path / "samples.png", judge.prompts(32), judge.obeyed(images))
+    save_grid(images, tmp_path / "samples.png", judge.prompts(32), judge.obeyed(images), judge.reasons(images))
     with Image.open(tmp_path / "samples.png") as picture:
         assert isinstance(picture, PngImageFile)
         text, pixels = picture.text, np.asarray(picture)
     assert json.loads(text["obeyed"]) == [place != 3 for place in range(32)]
-    assert json.loads(text["prompts"]) == [judge.world.caption_text(int(i)) for i in judge.caption_ids("test", 32)]
+    assert [bool(reason) for reason in json.loads(text["reasons"])] == [place == 3 for place in range(32)]
+    assert json.loads(text["prompts"]) == [judge.world.caption_text(int(i)) for i in judge.captions("test", 32)]
     assert (pixels[:32, :32] == images[0].permute(1, 2, 0).numpy()).all()
 
 

@@ -170,7 +170,8 @@ JUDGES = {
 
 def judge_text(name: str) -> str:
     """What measured a metric, for an axis: its name without the hash of its weights."""
-    for start, text in (("shapes-clip", "suite's CLIP"), ("inception-v3", "Inception-v3"), ("exact verifier", "exact verifier")):
+    clips = [(start, "suite's CLIP") for start in ("shapes-clip", "sprites-clip")]
+    for start, text in (*clips, ("inception-v3", "Inception-v3"), ("exact verifier", "exact verifier")):
         if name.startswith(start):
             return text
     return "suite's classifier" if "-classifier-" in name else name.split("@")[0].split(",")[0]

@@ -42,7 +42,7 @@ BUILT_INS: Mapping[str, Traits] = {
 """At their default options; where tokens_per_step is missing the sampler's steps decide it."""
 DEFAULT_STEPS = 16
 """Of masked-token and mar."""
-WORLD_PATCH = 8
+WORLD_PATCHES = {"shapes": 8, "sprites": 10}
 """Pixels per token and side of the procedural worlds' autoencoders."""
 
 
@@ -85,8 +85,9 @@ def _tokens_per_step(steps: set[int], tokens: int | None) -> str:
 def num_tokens(data: Any, tokenizer: str) -> int | None:
     """Tokens of an image: of a procedural world, which ends with its pixels per side, or of described image data."""
     if isinstance(data, str):
-        pixels, group = re.search(r"\d+$", data), 2 if tokenizer.endswith("-grouped") else 1
-        return (int(pixels[0]) // (WORLD_PATCH * group)) ** 2 if pixels else None
+        world, group = re.fullmatch(r"([a-z]+)(\d+)", data), 2 if tokenizer.endswith("-grouped") else 1
+        patch = WORLD_PATCHES.get(world[1]) if world else None
+        return (int(world[2]) // (patch * group)) ** 2 if world and patch else None
     if not isinstance(data, Mapping):
         return None
     config = (data.get("tokenizers") or {}).get(tokenizer) or {"part": tokenizer}

@@ -58,12 +58,12 @@ def examine() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from bench.config.data import JudgeConfig
-    from bench.data.shapes_data import WORLDS, TokenizedShapes
+    from bench.data.open import WORLDS, open_data
     from bench.evaluate.pretrained import INCEPTION_URL, hub_file
     from bench.prepare.networks import own_networks
 
     for world in WORLDS:
-        dataset = TokenizedShapes(world)
+        dataset = open_data(world)
         for network in own_networks(dataset):
             advice = f"`paradigm-bench prepare {world} --part {network}` makes them"
             yield Finding(f"weights {world} {network}", dataset.hash(network), advice)

@@ -67,12 +67,10 @@ def sample(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """Train and measure the suite's own networks for a data set."""
     from bench.config.data import ImageData
-    from bench.data.image_data import TokenizedImages
     from bench.data.open import open_data
-    from bench.data.shapes_data import TokenizedShapes
     from bench.errors import nearest
-    from bench.prepare.networks import NetworkRecipe, own_networks, train_networks
-    from bench.prepare.quality import write_card, write_image_card
+    from bench.prepare.networks import missing_networks, own_networks, recipe_of, train_networks
+    from bench.prepare.quality import write_card
     from bench.progress import Display
 
     data: str | ImageData = options.world
@@ -80,18 +78,17 @@ def prepare(options: argparse.Namespace) -> None:
         raise UserError("--data needs --experiment; a procedural world renders its images")
     if options.experiment is not None:
         data = load_experiment(options.experiment, options.data).data
-    dataset, display, recipe = open_data(data), Display(), NetworkRecipe()
+    dataset, display = open_data(data), Display()
+    recipe = recipe_of(dataset)
     known = own_networks(dataset)
-    networks = tuple(options.part or known)
+    networks = tuple(options.part or missing_networks(dataset))
     unknown = [network for network in networks if network not in known]
     if unknown:
         raise UserError(f"unknown part {unknown[0]!r}; {nearest(unknown[0], list(known))}")
     if not options.measure:
         train_networks(dataset, recipe, networks, display)
-    if isinstance(dataset, TokenizedShapes) and all(dataset.hash(network) for network in known):
+    if all(dataset.hash(network) for network in known):
         print(write_card(dataset, recipe, display))
-    if isinstance(dataset, TokenizedImages):
-        print(write_image_card(dataset, recipe, display))
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -92,20 +92,24 @@ class TokenizedData(ABC):
     def prepare_command(self) -> str:
         """What makes them."""
 
+    def weights_file(self, network: str) -> Path:
+        """Where a network's weights lie, made or not."""
+        return self.folder / f"{network}.safetensors"
+
     def weights(self, network: str) -> Path:
         """The file of a network's weights that the suite made.
 
         Raises:
             ValueError: when it is not on this machine, naming the command that makes it.
         """
-        path = self.folder / f"{network}.safetensors"
+        path = self.weights_file(network)
         if not path.exists():
             raise ValueError(f"{path} is missing; make it with `{self.prepare_command} --part {network}`")
         return path
 
     def hash(self, network: str) -> str:
         """Short hash of a network's weights; empty when they are not made yet (planning needs none)."""
-        return file_hash(self.folder / f"{network}.safetensors")
+        return file_hash(self.weights_file(network))
 
     def cache(self, results_cache: Path) -> Path:
         """Where what is made once of the images is kept: in the cache of a results folder, unless all experiments share it."""

@@ -108,16 +108,18 @@ class Evaluator:
                 settings.throughput_batches,
             )
             row |= {name: getattr(speed, name) for name in speed.__dataclass_fields__}
-            drawn: list[Tensor] = []
+            drawn = {"test": images}
 
-            def held_out(condition_tokens: Tensor) -> Tensor:
-                drawn.append(self._draw(sampler, condition_tokens, setting, "test"))
-                return drawn[-1]
+            def held_out(condition_tokens: Tensor, split: str) -> Tensor:
+                drawn[split] = self._draw(sampler, condition_tokens, setting, "test")
+                return drawn[split]
 
             row |= self.judge.held_out(held_out)
             shown, folder = images[:GRID_IMAGES], self.results.run_folder(sampler.run.run_id)
-            save_grid(shown, folder.samples, self.judge.prompts(len(shown)), self.judge.obeyed(shown))
-            groups = [self.judge.examples(images, "test"), *(self.judge.examples(found, "held_out") for found in drawn)]
+            save_grid(
+                shown, folder.samples, self.judge.prompts(len(shown)), self.judge.obeyed(shown), self.judge.reasons(shown)
+            )
+            groups = [self.judge.examples(found, split) for split, found in drawn.items()]
             save_examples((found for found in groups if found is not None), folder.examples)
         return {**row, **self._ending(began)}
 

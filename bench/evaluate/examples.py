@@ -16,8 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-NUM_EXAMPLES = {"test": 24, "held_out": 12}
-"""Per split at most: 36 images and their real ones of 32 pixels are about 70 KB."""
+NUM_EXAMPLES = {"test": 24, "held_out": 12, "uniform": 12}
+"""Per split at most: 48 images and their real ones of 32 pixels are about 90 KB."""
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 LARGEST_SIDE = 64
 """Pixels of an image on the sheet; larger images are reduced."""

@@ -84,6 +84,10 @@ class Judge(ABC):
         """Whether each image (n, 3, H, H) of the first n test conditions shows what was asked for, (n,); None when nothing can
         tell."""
 
+    def reasons(self, images: Tensor) -> list[str]:
+        """For each image (n, 3, H, H) of the first n test conditions what is wrong, in words; empty when nothing can tell."""
+        return []
+
     @abstractmethod
     def examples(self, images: Tensor, split: str) -> Examples | None:
         """Diverse ones among images (n, 3, H, H) of the first n conditions of "test" or "held_out"; None where there are none."""
@@ -101,7 +105,7 @@ class Judge(ABC):
         """Seed of the sampler: two splits with the same conditions must not share images."""
         return self.settings.seed
 
-    def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    def held_out(self, draw: Callable[[Tensor, str], Tensor]) -> dict[str, Any]:
         """Scores on conditions that training never showed; draw makes images (n, 3, H, H) of condition tokens."""
         return {}
 

@@ -6,9 +6,11 @@ from bench.config.experiment import Evaluation
 from bench.data.base import TokenizedData
 from bench.data.image_data import TokenizedImages
 from bench.data.shapes_data import TokenizedShapes
+from bench.data.sprites_data import TokenizedSprites
 from bench.evaluate.image_judge import ImageJudge
 from bench.evaluate.judge import Judge
 from bench.evaluate.shapes_judge import ShapesJudge
+from bench.evaluate.sprites_judge import SpritesJudge
 from bench.results.folder import Results
 
 
@@ -16,6 +18,8 @@ def judge_class(dataset: TokenizedData) -> type[Judge]:
     """What judges images of a data set of this kind."""
     if isinstance(dataset, TokenizedImages):
         return ImageJudge
+    if isinstance(dataset, TokenizedSprites):
+        return SpritesJudge
     assert isinstance(dataset, TokenizedShapes)
     return ShapesJudge
 

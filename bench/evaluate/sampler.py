@@ -81,10 +81,17 @@ class Sampler:
         return torch.cat(out)
 
 
-def save_grid(images: Tensor, path: Path, prompts: Sequence[str] = (), obeyed: Iterable[bool] | None = None) -> None:
+def save_grid(
+    images: Tensor,
+    path: Path,
+    prompts: Sequence[str] = (),
+    obeyed: Iterable[bool] | None = None,
+    reasons: Sequence[str] = (),
+) -> None:
     """The first images (n, 3, H, H) in rows of 8, as PNG (never JPEG: its artifacts change what the verifier reads).
 
-    What each image was asked to show, and whether it does, go into the file's text as JSON lists `prompts` and `obeyed`.
+    What each image was asked to show, whether it does, and what is wrong go into the file's text as JSON lists `prompts`,
+    `obeyed` and `reasons`.
     """
     shown = images[:GRID_IMAGES]
     factor = -(-GRID_SIDE // shown.shape[-1])
@@ -95,6 +102,8 @@ def save_grid(images: Tensor, path: Path, prompts: Sequence[str] = (), obeyed: I
         text.add_itxt("prompts", json.dumps(list(prompts[: len(shown)]), ensure_ascii=False))
     if obeyed is not None:
         text.add_itxt("obeyed", json.dumps([bool(verdict) for verdict in itertools.islice(obeyed, len(shown))]))
+    if reasons:
+        text.add_itxt("reasons", json.dumps(list(reasons[: len(shown)])))
     if rows:
         Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path, pnginfo=text)
 

@@ -1,4 +1,4 @@
-"""The suite's small CLIP: feature extractor for FID and the CLIP score of the procedural shapes.
+"""The suite's small CLIP: feature extractor for FID and the CLIP score of the procedural worlds.
 
 Letters: B images, F projected features, H resolution, W words.
 
@@ -28,23 +28,23 @@ FEATURE_DIM = 64
 class ShapesCLIP(nn.Module):
     """CLIP over uint8 images and world caption tokens."""
 
-    def __init__(self, resolution: int, vocabulary: tuple[str, ...]) -> None:
+    def __init__(self, resolution: int, vocabulary: tuple[str, ...], num_words: int = 7, hidden: int = 256) -> None:
         super().__init__()
-        self.resolution, self.vocabulary = resolution, vocabulary
+        self.resolution, self.vocabulary, self.num_words, self.hidden = resolution, vocabulary, num_words, hidden
         text = {
             "vocab_size": len(vocabulary) + 2,
             "hidden_size": 64,
-            "intermediate_size": 256,
+            "intermediate_size": hidden,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
-            "max_position_embeddings": 9,
+            "max_position_embeddings": num_words + 2,
             "pad_token_id": 0,
             "bos_token_id": len(vocabulary),
             "eos_token_id": len(vocabulary) + 1,
         }
         vision = {
             "hidden_size": FEATURE_DIM,
-            "intermediate_size": 256,
+            "intermediate_size": hidden,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "image_size": resolution,
@@ -71,15 +71,16 @@ class ShapesCLIP(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write weights with what rebuilds the model in the file's metadata (safetensors)."""
+        sizes = (self.resolution, self.vocabulary, self.num_words, self.hidden)
         weights = {k: v.contiguous() for k, v in self.state_dict().items()}
-        save_file(weights, path, metadata={"config": json.dumps([self.resolution, self.vocabulary])})
+        save_file(weights, path, metadata={"config": json.dumps(sizes)})
 
     @classmethod
     def load(cls, path: Path) -> ShapesCLIP:
         """Read a file written by `save`; frozen and in eval mode."""
         with safe_open(path, framework="pt") as file:
-            resolution, vocabulary = json.loads(file.metadata()["config"])
-        model = cls(resolution, tuple(vocabulary))
+            resolution, vocabulary, *sizes = json.loads(file.metadata()["config"])
+        model = cls(resolution, tuple(vocabulary), *sizes)
         model.load_state_dict(load_file(path))
         return model.eval().requires_grad_(False)
 

@@ -1,15 +1,11 @@
-"""The judge of a procedural world: the exact verifier, the probe that checks it, and the suite's own CLIP.
+"""The judge of a shapes world. A caption is its row in the world's list of all captions.
 
 Letters: n images, M condition tokens.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import cached_property
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,32 +15,12 @@ from bench.config.experiment import Evaluation
 from bench.data.shapes_data import TokenizedShapes
 from bench.data.shapes_render import render_captions
 from bench.data.shapes_world import Split
-from bench.evaluate import fidelity
-from bench.evaluate.examples import Examples, example_places
-from bench.evaluate.judge import Judge, cluster_error
 from bench.evaluate.probe import CaptionProbe
 from bench.evaluate.reasons import reasons
-from bench.evaluate.shapes_clip import FEATURE_DIM, ShapesCLIP, canonical_tokens
+from bench.evaluate.shapes_clip import canonical_tokens
 from bench.evaluate.verifier import Verdict, verify
+from bench.evaluate.world_judge import PROBE, WorldJudge
 from bench.results.folder import Results
-
-CLIP, PROBE = "clip", "probe"
-"""The judge's own networks, as their files are called."""
-VALIDATION_REFERENCE = 1000
-"""Real renders of validation captions that settings are compared with."""
-GROUPS = {"test": "new captions of known pairs", "held_out": "pairs of shape and color never trained on"}
-"""The kinds of captions, in words."""
-REFERENCE_OFFSET, FLOOR_OFFSET = 1_000_000, 2_000_000
-"""First image index of the reference and of the floor set, so that no two sets share an image."""
-
-
-def load_clip(dataset: TokenizedShapes) -> ShapesCLIP:
-    """The suite's own CLIP with its shipped weights, frozen.
-
-    Raises:
-        ValueError: when they are missing, naming the command that makes them.
-    """
-    return ShapesCLIP.load(dataset.weights(CLIP))
 
 
 def load_probe(dataset: TokenizedShapes) -> CaptionProbe:
@@ -56,143 +32,43 @@ def load_probe(dataset: TokenizedShapes) -> CaptionProbe:
     return CaptionProbe.load(dataset.weights(PROBE))
 
 
-def clip_features(dataset: TokenizedShapes, clip: ShapesCLIP) -> fidelity.FeatureNetwork:
-    """The CLIP's pooled features, in which FID and its relatives compare images."""
-    name = f"shapes-clip-{dataset.hash(CLIP)}"
-    return fidelity.FeatureNetwork(name, FEATURE_DIM, lambda images: (clip.encode_images(images)[0],))
-
-
-class ShapesJudge(Judge):
-    """Captions in frozen order; every score of every image can be checked by eye."""
-
-    dataset: TokenizedShapes
+class ShapesJudge(WorldJudge[np.ndarray]):
+    """Each split's captions in order, repeated until there are enough."""
 
     def __init__(self, dataset: TokenizedShapes, settings: Evaluation, results: Results) -> None:
+        self.world, self.probe = dataset.world, load_probe(dataset)
         super().__init__(dataset, settings, results)
-        self.world, self.clip, self.probe = dataset.world, load_clip(dataset), load_probe(dataset)
-        self.network = clip_features(dataset, self.clip)
-        self.reference = fidelity.Reference(
-            f"reference-{self.world.fingerprint}-{settings.num_reference}",
-            self.network.features(self._renders(settings.num_reference, REFERENCE_OFFSET)),
-        )
-        self.selection = {
-            "prompt_accuracy": lambda row: (row["prompt_accuracy"], row["prompt_accuracy_attributes"]),
-            "fid": lambda row: -row.get("fid", math.inf),
-        }
 
-    @classmethod
-    def own_networks(cls, dataset: TokenizedShapes) -> tuple[str, ...]:
-        return CLIP, PROBE
+    def captions(self, split: str, num: int) -> np.ndarray:
+        return np.resize(self.world.split_ids(cast(Split, split)), num)
 
-    @classmethod
-    def check(cls, dataset: TokenizedShapes) -> None:
-        for network in cls.own_networks(dataset):
-            dataset.weights(network)
+    def clusters(self, captions: np.ndarray) -> np.ndarray:
+        return captions
 
-    def protocol_content(self) -> list[Any]:
-        return [self.dataset.fingerprint, self.dataset.hash(CLIP), self.dataset.hash(PROBE), asdict(self.settings)]
+    def tokens(self, captions: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.world.caption_tokens[captions])
 
-    def caption_ids(self, split: Split, num: int) -> np.ndarray:
-        """The frozen list (num,): the split's captions in order, repeated until there are num."""
-        return np.resize(self.world.split_ids(split), num)
+    def canonical(self, captions: np.ndarray) -> Tensor:
+        return canonical_tokens(self.world, self.tokens(captions))
 
-    def _condition_tokens(self, ids: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.world.caption_tokens[ids])
-
-    def conditions(self, split: str, num: int) -> Tensor:
-        return self._condition_tokens(self.caption_ids("validation" if split == "validation" else "test", num))
+    def texts(self, captions: np.ndarray) -> list[str]:
+        return [self.world.caption_text(int(i)) for i in captions]
 
     def passes(self, num: int) -> np.ndarray:
         return np.arange(num) // len(self.world.split_ids("test"))
 
-    def _renders(self, num: int, offset: int) -> Tensor:
-        return torch.from_numpy(render_captions(self.world, self.caption_ids("test", num), "test", offset))
+    def renders(self, split: str, num: int, offset: int) -> Tensor:
+        return torch.from_numpy(render_captions(self.world, self.captions(split, num), cast(Split, split), offset))
 
-    def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]]:
-        return self._renders(num, FLOOR_OFFSET), {}
+    def explain(self, images: np.ndarray, captions: np.ndarray, verdict: Verdict) -> list[str]:
+        return reasons(self.world, images, captions, verdict)
 
-    def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
-        ids = self.caption_ids("test", len(rebuilt))
-        return {"prompt_accuracy_ceiling": float(verify(self.world, rebuilt.numpy(), ids).exact.mean())}
-
-    def validation_scores(self, images: Tensor) -> dict[str, Any]:
-        """Prompt accuracy of images (n, 3, H, H), and their Frechet distance to renders of the same captions."""
-        ids = self.caption_ids("validation", len(images))
-        row = accuracy(verify(self.world, images.numpy(), ids), ids)
-        if len(images) > FEATURE_DIM:
-            row["fid"] = fidelity.frechet_distance(self.network.features(images), self._validation_features)
-            row["num_reference"] = len(self._validation_features)
-        return row
-
-    @cached_property
-    def _validation_features(self) -> np.ndarray:
-        """Features of real renders of the validation captions."""
-        ids = self.caption_ids("validation", VALIDATION_REFERENCE)
-        return self.network.features(torch.from_numpy(render_captions(self.world, ids, "validation", REFERENCE_OFFSET)))
-
-    def prompt_following(self, images: Tensor) -> dict[str, Any]:
-        ids = self.caption_ids("test", len(images))
-        verdict, scores = verify(self.world, images.numpy(), ids), self.clip_scores(images, ids)
-        return {
-            "clip_score": float(scores.mean()),
-            "clip_score_se": cluster_error(scores, ids),
-            "clip_checkpoint": self.network.name,
-            "prompt_judge": "exact verifier",
-            **accuracy(verdict, ids),
-            **{f"prompt_accuracy_{name}": float(values.mean()) for name, values in verdict.attributes.items()},
-            "verifier_probe_agreement": self._probe_agreement(images, ids, verdict),
-        }
-
-    def prompts(self, num: int) -> list[str]:
-        return [self.world.caption_text(int(i)) for i in self.caption_ids("test", num)]
-
-    def obeyed(self, images: Tensor) -> np.ndarray:
-        return verify(self.world, images.numpy(), self.caption_ids("test", len(images))).exact
-
-    def examples(self, images: Tensor, split: str) -> Examples:
-        places = example_places(len(images), split)
-        ids, shown = self.caption_ids("held_out" if split == "held_out" else "test", len(images))[places], images[places]
-        verdict = verify(self.world, shown.numpy(), ids)
-        return Examples(
-            GROUPS[split],
-            [self.world.caption_text(int(i)) for i in ids],
-            shown,
-            torch.from_numpy(render_captions(self.world, ids, "test", FLOOR_OFFSET)),
-            [bool(exact) for exact in verdict.exact],
-            reasons(self.world, shown.numpy(), ids, verdict),
-        )
-
-    def held_out(self, draw: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Prompt accuracy on held-out captions: all of them, and those with one or two objects of a pair never trained on."""
-        if self.settings.num_held_out == 0:
-            return {}
-        ids = self.caption_ids("held_out", self.settings.num_held_out)
-        verdict = verify(self.world, draw(self._condition_tokens(ids)).numpy(), ids)
-        row = {}
-        for name, chosen in {"heldout": np.ones(len(ids), dtype=bool), **self.world.held_out_levels(ids)}.items():
-            exact = verdict.exact[chosen]
-            if len(exact):
-                row[f"prompt_accuracy_{name}"] = float(exact.mean())
-                row[f"prompt_accuracy_{name}_se"] = cluster_error(exact, ids[chosen])
-        return row
+    def verify(self, images: np.ndarray, captions: np.ndarray) -> Verdict:
+        return verify(self.world, images, captions)
 
     @torch.inference_mode()
-    def _probe_agreement(self, images: Tensor, ids: np.ndarray, verdict: Verdict) -> float:
-        canonical = canonical_tokens(self.world, self._condition_tokens(ids))
-        return float((self.probe.reads(images, canonical).numpy() == verdict.exact).mean())
+    def probe_reads(self, images: Tensor, captions: np.ndarray) -> np.ndarray:
+        return self.probe.reads(images, self.canonical(captions)).numpy()
 
-    @torch.inference_mode()
-    def clip_scores(self, images: Tensor, ids: np.ndarray) -> np.ndarray:
-        """Cosine of each image and its canonical caption (n,)."""
-        read = self.clip.encode_captions(canonical_tokens(self.world, self._condition_tokens(ids)))
-        seen = torch.cat([self.clip.encode_images(chunk)[1] for chunk in images.split(256)])
-        return (seen * read).sum(1).double().numpy()
-
-
-def accuracy(verdict: Verdict, ids: np.ndarray) -> dict[str, Any]:
-    """Prompt accuracy with its standard error clustered by caption (n,), and the mean attribute score."""
-    return {
-        "prompt_accuracy": float(verdict.exact.mean()),
-        "prompt_accuracy_se": cluster_error(verdict.exact, ids),
-        "prompt_accuracy_attributes": float(verdict.mean_attributes.mean()),
-    }
+    def held_out_levels(self, captions: np.ndarray) -> dict[str, np.ndarray]:
+        return self.world.held_out_levels(captions)

@@ -47,6 +47,11 @@ class Verdict:
         """(n,) mean over the attributes."""
         return np.mean([self.attributes[name] for name in ATTRIBUTES], axis=0)
 
+    def reasons(self) -> list[str]:
+        """For each image what is wrong, such as "count, shape"; empty where everything holds."""
+        wrong = {name: self.attributes[name] < 1 for name in ATTRIBUTES}
+        return [", ".join(name for name in ATTRIBUTES if wrong[name][image]) for image in range(len(self.exact))]
+
 
 @dataclass(frozen=True, slots=True)
 class Components:

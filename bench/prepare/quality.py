@@ -11,41 +11,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.base import TokenizedData
 from bench.data.image_data import TokenizedImages
 from bench.data.shapes_data import TokenizedShapes
 from bench.data.shapes_render import render, render_captions, render_split
 from bench.data.shapes_world import SPLITS, ShapesWorld
+from bench.data.sprites_data import TokenizedSprites
 from bench.evaluate.fidelity import frechet_distance
 from bench.evaluate.image_judge import CLASSIFIER, load_classifier
 from bench.evaluate.shapes_clip import canonical_tokens
-from bench.evaluate.shapes_judge import clip_features, load_clip, load_probe
+from bench.evaluate.shapes_judge import load_probe
 from bench.evaluate.verifier import verify
+from bench.evaluate.world_judge import clip_features, load_clip
 from bench.files import write_text
 from bench.prepare.broken_shapes import BREAKERS, one_word_changed
-from bench.prepare.networks import NetworkRecipe, own_autoencoders, own_networks
+from bench.prepare.networks import own_autoencoders, own_networks
+from bench.prepare.sprites_quality import NUM_AUTOENCODER_IMAGES, NUM_IMAGES, measure_sprites
+from bench.prepare.training import NetworkRecipe
 from bench.progress import Display
 
-NUM_IMAGES = 10_000
-NUM_AUTOENCODER_IMAGES = 5_000
 
-
-def write_card(dataset: TokenizedShapes, recipe: NetworkRecipe, display: Display) -> Path:
+def write_card(dataset: TokenizedData, recipe: NetworkRecipe, display: Display) -> Path:
     """Measure everything and write card.json; returns its path."""
-    world = dataset.world
+    if isinstance(dataset, TokenizedImages):
+        return write_image_card(dataset, recipe, display)
+    assert isinstance(dataset, TokenizedShapes | TokenizedSprites)
     display.say("measuring the verifier, the autoencoders and CLIP")
     card = {
-        "world": asdict(world.config),
+        "world": asdict(dataset.world.config),
         "recipe": asdict(recipe),
         "sha256_12": {network: dataset.hash(network) for network in own_networks(dataset)},
-        "verifier": measure_verifier(world, NUM_IMAGES),
-        "autoencoders": {name: measure_autoencoder(dataset, name) for name in own_autoencoders(dataset)},
-        "clip": measure_clip(dataset),
-        "probe": measure_probe(dataset, NUM_IMAGES),
+        **(measure_sprites(dataset) if isinstance(dataset, TokenizedSprites) else measure_shapes(dataset)),
         "torch": torch.__version__,
     }
     path = dataset.folder / "card.json"
-    write_text(path, json.dumps(card, indent=1))
+    write_text(path, json.dumps(card, indent=1) + "\n")
     return path
+
+
+def measure_shapes(dataset: TokenizedShapes) -> dict[str, Any]:
+    """What the card of a shapes world says of its verifier and networks."""
+    return {
+        "verifier": measure_verifier(dataset.world, NUM_IMAGES),
+        "autoencoders": {name: measure_autoencoder(dataset, name) for name in own_autoencoders(dataset)},
+        "clip": measure_clip(dataset),
+        "probe": measure_probe(dataset, NUM_IMAGES),
+    }
 
 
 def measure_verifier(world: ShapesWorld, num: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pandas as pd
 from bench.analysis.comparison import Analysis
 from bench.analysis.metrics import METRICS
 from bench.analysis.tuning import OPTIONS
+from bench.report.frequency_figures import accuracy_by_frequency
 from bench.report.prompt_figures import attributes, seen_against_held_out
 from bench.report.sampling_figures import averaging, flops_by_part, quality_against_flops, quality_against_speed
 from bench.report.scaling_figures import quality_against_training, quality_by_method
@@ -30,7 +31,8 @@ def all_charts(analysis: Analysis) -> list[Chart]:
     for name in main:
         charts += [quality_against_flops(analysis, name), quality_against_speed(analysis, name)]
     if "prompt_accuracy" in measured:
-        charts += [seen_against_held_out(analysis), attributes(analysis), flops_by_part(analysis), averaging(analysis)]
+        charts += [seen_against_held_out(analysis), accuracy_by_frequency(analysis), attributes(analysis)]
+        charts += [flops_by_part(analysis), averaging(analysis)]
     return charts
 
 

@@ -22,6 +22,7 @@ PROMPTS, GAP, FRAME = 8, 6, 3
 MARK = 12
 """Pixels of the line below an image that holds its mark."""
 FONT_SIZE, LINE_HEIGHT, LETTER = 11, 16, 5.8
+SMALL_FONT, SMALL_LETTER = 9, 4.6
 OBEYED, MISSED = "#0072B2", "#D55E00"
 
 
@@ -35,6 +36,8 @@ class Strip:
     """Empty where the run's picture does not hold them."""
     obeyed: list[bool]
     """Empty where nothing can tell, or the picture does not say."""
+    reasons: list[str]
+    """What is wrong with each, in words; empty where nothing can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ def _strip(path: Path) -> Strip:
     with Image.open(path) as image:
         text = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
         side = image.width // PROMPTS
-        prompts, obeyed = (json.loads(text.get(name, "[]"))[:PROMPTS] for name in ("prompts", "obeyed"))
-        return Strip(image.crop((0, 0, image.width, side)).convert("RGB"), prompts, obeyed)
+        said = [json.loads(text.get(name, "[]"))[:PROMPTS] for name in ("prompts", "obeyed", "reasons")]
+        return Strip(image.crop((0, 0, image.width, side)).convert("RGB"), *said)
 
 
 def _strips(analysis: Analysis, results: Results, name: str) -> dict[tuple[str, float], Strip]:
@@ -99,6 +102,8 @@ def sample_grid(analysis: Analysis, results: Results) -> SampleGrid | None:
     said += f" and the first seed, {setting_of(METRICS[name], analysis.rows(name))}."
     if marked:
         said += " A check and a blue frame: the image shows what was asked for; a cross and an orange frame: it does not."
+    if any(strip.reasons for strip in strips.values()):
+        said += " Beside a cross: what is wrong."
     return SampleGrid(canvas, said)
 
 
@@ -110,9 +115,13 @@ def _paste(canvas: Image.Image, strip: Strip, left: int, y: int, side: int) -> N
         x = left + column * (cell + GAP)
         if column < len(strip.obeyed):
             obeyed = strip.obeyed[column]
-            color, middle, top = (OBEYED if obeyed else MISSED), x + cell // 2, y + cell + 2
+            why = strip.reasons[column] if column < len(strip.reasons) else ""
+            color, middle, top = (OBEYED if obeyed else MISSED), x + (MARK if why else cell // 2), y + cell + 2
             draw.rectangle((x, y, x + cell - 1, y + cell - 1), outline=color, width=FRAME)
             check = [(middle - 5, top + 4), (middle - 1, top + 8), (middle + 6, top)]
             cross = [(middle - 4, top), (middle + 4, top + 8), (middle, top + 4), (middle - 4, top + 8), (middle + 4, top)]
             draw.line(check if obeyed else cross, fill=color, width=2)
+            if why:
+                words = textwrap.shorten(why, int((cell - 2 * MARK) / SMALL_LETTER), placeholder=" ...")
+                draw.text((middle + MARK, top - 1), words, fill=color, font=ImageFont.load_default(SMALL_FONT))
         canvas.paste(large.crop((column * side, 0, (column + 1) * side, side)), (x + FRAME, y + FRAME))

@@ -26,6 +26,9 @@ class Column:
     """Schema in which it appeared; a table of an older schema is read with it empty."""
 
 
+DECILES = tuple(f"object_accuracy_decile_{number}" for number in range(1, 11))
+"""Of the kinds of a world with a long tail: the first holds the most frequent tenth of the kinds."""
+
 ALL_COLUMNS = (
     Column("run_id", "readable prefix and hash of the whole training configuration", kind="text", in_plan=True),
     Column("trunk_id", "readable prefix and hash of what the runs of a trunk share", kind="text", in_table=False, in_plan=True),
@@ -159,8 +162,19 @@ ALL_COLUMNS = (
     Column("prompt_accuracy_heldout_se", "standard error clustered by caption"),
     Column("prompt_accuracy_heldout_one", "the same where one of the two objects is of such a pair"),
     Column("prompt_accuracy_heldout_one_se", "standard error clustered by caption"),
-    Column("prompt_accuracy_heldout_both", "the same where both objects are of such pairs"),
+    Column("prompt_accuracy_heldout_both", "the same where both objects, or several, are of such pairs"),
     Column("prompt_accuracy_heldout_both_se", "standard error clustered by caption"),
+    Column("prompt_accuracy_uniform", "prompt_accuracy on unseen captions whose kinds are all equally likely", since=4),
+    Column("prompt_accuracy_uniform_se", "standard error clustered by caption", since=4),
+    *(
+        Column(
+            name,
+            f"share of the objects that these captions name, of the kinds in tenth {number} by frequency in training, with kind, "
+            "color and size right",
+            since=4,
+        )
+        for number, name in enumerate(DECILES, start=1)
+    ),
     Column("prompt_accuracy_ceiling", "prompt_accuracy of the autoencoder's reconstructions of real images"),
     Column("flops_per_sample", "FLOPs to sample one image's tokens, guidance included, autoencoder excluded", shown=True),
     Column("flops_per_sample_backbone", "of these in the backbone"),

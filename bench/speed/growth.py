@@ -17,7 +17,7 @@ from bench.backbone import Backbone, BackboneConfig
 from bench.config.experiment import Experiment
 from bench.data.shapes_data import TokenizedShapes
 from bench.evaluate import fidelity
-from bench.evaluate.shapes_judge import clip_features, load_clip
+from bench.evaluate.world_judge import clip_features, load_clip
 from bench.model import device_type
 from bench.plan.plan import make_plan
 from bench.report.page import write_report

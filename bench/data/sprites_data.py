@@ -1,0 +1,74 @@
+"""The sprites world as tokens: one pair of autoencoders for all levels, since a field looks alike on every sheet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.conditioning import ConditionSpace
+from bench.config.tokenizers import AutoencoderConfig
+from bench.data.sprites_config import SPRITES40, SPRITES80, SPRITES160, SpritesConfig
+from bench.data.sprites_render import render_split
+from bench.data.sprites_world import SpritesWorld
+from bench.data.world_data import WEIGHTS, TokenizedWorld
+from bench.errors import nearest
+from bench.tokenizers.autoencoder import Autoencoder
+
+SPRITES_WORLDS = {config.name: config for config in (SPRITES40, SPRITES80, SPRITES160)}
+SHARED_NETWORKS = ("autoencoder-kl", "autoencoder-fsq", "probe")
+"""Networks that look at a field and its neighbors, whatever the sheet: trained once for all levels."""
+TOKENS_PER_FIELD_SIDE = 2
+
+
+def autoencoder_config(config: SpritesConfig, bottleneck: str) -> AutoencoderConfig:
+    """Sizes of a twin: 2 x 2 tokens per field, small enough to ship."""
+    assert bottleneck in ("kl", "fsq")
+    return AutoencoderConfig(
+        bottleneck="kl" if bottleneck == "kl" else "fsq",
+        resolution=config.resolution,
+        patch=config.field_pixels // TOKENS_PER_FIELD_SIDE,
+        width=96,
+        levels=(8, 8, 4, 4),
+    )
+
+
+class TokenizedSprites(TokenizedWorld):
+    """Everything of a level of the sprites world that a run needs."""
+
+    family = "sprites"
+
+    def __init__(self, world: str) -> None:
+        if world not in SPRITES_WORLDS:
+            raise ValueError(f"unknown sprites world {world!r}; {nearest(world, list(SPRITES_WORLDS))}")
+        self.world = SpritesWorld(SPRITES_WORLDS[world])
+        config = self.world.config
+        self.name, self.fingerprint, self.resolution = config.name, self.world.fingerprint, config.resolution
+        self.generator_version = config.generator_version
+        self.autoencoder_configs = {f"autoencoder-{name}": autoencoder_config(config, name) for name in ("kl", "fsq")}
+
+    def weights_file(self, network: str) -> Path:
+        if network in SHARED_NETWORKS:
+            return WEIGHTS / f"sprites-v{self.generator_version}" / f"{network}.safetensors"
+        return super().weights_file(network)
+
+    def autoencoder(self, name: str) -> Autoencoder:
+        """The shared weights on this level's grid: no parameter knows its size."""
+        trained = Autoencoder.load(self.weights(name))
+        model = Autoencoder(replace(trained.config, resolution=self.resolution))
+        model.load_state_dict(trained.state_dict())
+        return model.eval().requires_grad_(False)
+
+    @property
+    def conditions(self) -> ConditionSpace:
+        return ConditionSpace(num_tokens=self.world.num_words, vocabulary=len(self.world.vocabulary))
+
+    def read_condition(self, text: str) -> Tensor:
+        return torch.from_numpy(self.world.tokens(self.world.parse(text)))
+
+    def render_training(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images, captions = render_split(self.world, "train", indices)
+        return images, self.world.tokens(captions)

@@ -1,0 +1,54 @@
+"""A procedural world as tokens: its renders, and the suite's own autoencoders, shipped and hashed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.config.tokenizers import TOKENIZERS
+from bench.data.base import TokenizedData
+from bench.data.latents import Encoded
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+"""Networks that ship with the package."""
+
+
+class TokenizedWorld(TokenizedData):
+    """What the procedural worlds have in common: images are rendered, so nothing can be missing."""
+
+    views, chunk = 1, 2048
+    tokenizer_configs = TOKENIZERS
+    generator_version: int
+    family: str
+    """What worlds of one kind are called together."""
+
+    @abstractmethod
+    def render_training(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Training images (n, 3, H, H) uint8 of image indices (n,), and their caption tokens (n, W)."""
+
+    @property
+    def folder(self) -> Path:
+        return WEIGHTS / f"{self.name}-v{self.generator_version}"
+
+    @property
+    def prepare_command(self) -> str:
+        return f"paradigm-bench prepare {self.name}"
+
+    def check(self, num_images: int) -> None:
+        """Nothing can be missing: the world renders its images."""
+
+    def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
+        model = self.tokenizer(tokenizer)
+        word = np.uint8 if self.conditions.vocabulary <= 2**8 else np.uint16
+
+        def encode(indices: range) -> Encoded:
+            images, words = self.render_training(np.asarray(indices))
+            with torch.inference_mode():
+                tokens = self.cached_tokens(model.encode(torch.from_numpy(images)), tokenizer)
+            return Encoded(tokens[:, None], words.astype(word))
+
+        return encode
