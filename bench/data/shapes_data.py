@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bench.config.tokenizers import TOKENIZERS, AutoencoderConfig
 from bench.data.base import TokenizedData
 from bench.data.latents import Encoded
 from bench.data.shapes_render import render_split
-from bench.data.shapes_world import SHAPES32, SHAPES64, ShapesWorld
+from bench.data.shapes_world import SHAPES32, SHAPES64, ShapesWorld, Split
 from bench.errors import nearest
 
 WORLDS = {config.name: config for config in (SHAPES32, SHAPES64)}
@@ -57,10 +58,17 @@ class TokenizedShapes(TokenizedData):
         """Nothing can be missing: the world renders its images."""
 
     def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
+        return self._encoder(tokenizer, "train")
+
+    def validation_encoder(self, tokenizer: str, num_training_images: int) -> tuple[int, Callable[[range], Encoded]]:
+        """Renders of validation captions, of which there are as many as anybody wants."""
+        return sys.maxsize, self._encoder(tokenizer, "validation")
+
+    def _encoder(self, tokenizer: str, split: Split) -> Callable[[range], Encoded]:
         model = self.tokenizer(tokenizer)
 
         def encode(indices: range) -> Encoded:
-            images, ids = render_split(self.world, "train", np.asarray(indices))
+            images, ids = render_split(self.world, split, np.asarray(indices))
             with torch.inference_mode():
                 tokens = self.cached_tokens(model.encode(torch.from_numpy(images)), tokenizer)
             return Encoded(tokens[:, None], self.world.caption_tokens[ids].astype(np.uint8))

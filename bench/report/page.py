@@ -19,7 +19,7 @@ from bench.analysis.metrics import FITTED, METRICS
 from bench.files import read_json, write_text
 from bench.progress import format_number
 from bench.report import tables
-from bench.report.figures import MAIN, all_charts, tuning_charts
+from bench.report.figures import MAIN, SIZED, all_charts, tuning_charts
 from bench.report.samples import sample_grid
 from bench.report.style import Chart, protocol_line
 from bench.results.columns import ALL_COLUMNS, COLUMNS
@@ -115,8 +115,9 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results) -> dict[
     shown = pd.concat([chosen[~chosen.index.duplicated()].sort_index(), frame[frame["status"] != "done"]])[columns]
     budget = format_number(identity["budget"]) if identity else "unknown"
     fitted = [(name, fit) for name in FITTED if len(analysis.rows(name)) for fit in analysis.fits(name).values()]
-    surfaces = [(name, fit) for name in MAIN for fit in analysis.surfaces(name).values()]
-    paths = [(name, method, path) for name in MAIN for method, both in analysis.paths(name).items() for path in both]
+    sized = [name for name in SIZED if name in MAIN or len(analysis.rows(name))]
+    surfaces = [(name, fit) for name in sized for fit in analysis.surfaces(name).values()]
+    paths = [(name, method, path) for name in sized for method, both in analysis.paths(name).items() for path in both]
     return {
         "title": f"paradigm-bench: {identity.get('name', results.root.name)} at BUDGET={budget}",
         "summary": claims.summary(analysis),
