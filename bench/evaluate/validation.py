@@ -26,8 +26,8 @@ VALIDATION_BATCH = 32
 NOISE_SEED = 0
 BATCHES, AT_FLOPS, AT_TOKENS = 6, 2e10, 16
 """192 images of 16 tokens at 2e10 FLOPs. Loss and likelihood with averaged weights and loss with raw ones are then 5.5 % of the
-training of next-token at width 24 with 4 blocks, which sees 3,650 images; another seed of noise moves a loss by .5 % (one standard
-deviation, measured on trained networks: docs/log.md), and by less on longer rungs."""
+training of next-token at width 24 with 4 blocks, which sees 3,650 images; another seed of noise moves a loss by .5 % (one
+standard deviation, measured on trained networks: docs/log.md), and by less on longer rungs."""
 IMAGES_EXPONENT = 0.43
 """The images that a network of the best size sees grow so with its FLOPs (Liang et al. 2024): the share stays the same."""
 MAX_BATCHES = 128
