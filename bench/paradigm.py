@@ -1,4 +1,4 @@
-"""The contract of a paradigm: one class, two methods.
+"""The contract of a paradigm: one class, two methods, and a third where the likelihood of an image is known.
 
 Letters: B images, N tokens, C latent channels, V codes, M condition tokens.
 
@@ -51,7 +51,7 @@ class TokenSpace:
 
 
 class Paradigm(nn.Module, ABC):
-    """A way to model images as tokens. Subclass it, give the class variables and the two methods.
+    """A way to model images as tokens. Subclass it, give the class variables and the two abstract methods.
 
     Options of a paradigm are keyword-only constructor arguments after the three positional ones, with JSON values.
     `loss` draws its randomness from torch's global generator, which the harness seeds for every step; a draw that decides a
@@ -95,6 +95,19 @@ class Paradigm(nn.Module, ABC):
         Returns:
             loss per image (B,), positive and finite, and scalars to log.
         """
+
+    def negative_log_likelihood(self, tokens: Tensor, condition: Condition) -> Tensor | None:
+        """-log p(tokens | condition) of each image in nats, (B,), or an upper bound on it that holds in the mean over draws.
+
+        Optional: None where neither is known, which is the default. Codes only, since the density of latents is no probability
+        and compares with nothing. Called without gradients; it draws its randomness as `loss` does, and what it measures is the
+        model, whatever weights or label smoothing the loss is trained with. It becomes the column `validation_bits`.
+
+        Args:
+            tokens: codes (B, N).
+            condition: B conditions.
+        """
+        return None
 
     @abstractmethod
     def sample(

@@ -134,7 +134,7 @@ class PartRandomness(TorchFunctionMode):
 
 def step_seed(seed: int, step: int, purpose: str) -> int:
     """A 63-bit seed for one purpose of one training step: all randomness of training is a function of (seed, step)."""
-    purposes = ("posterior", "dropout", "loss", "view")
+    purposes = ("posterior", "dropout", "loss", "view", "order")
     state = np.random.SeedSequence([seed, step, purposes.index(purpose)]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 

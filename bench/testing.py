@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import Condition, ConditionSpace
+from bench.evaluate.validation import checked_nats
 from bench.flops.count import TRAINING_MULTIPLE, UncountedOperatorError
 from bench.flops.meter import FlopMeter
 from bench.flops.sampling import count_sampling
@@ -29,8 +30,7 @@ SPACES = {
     "latents": TokenSpace(kind="latents", grid=3, channels=4),
     "codes": TokenSpace(kind="codes", grid=3, vocabulary=32),
 }
-LEARNING_STEPS = 60
-LEAK_STEPS, LEAK_BATCH = 150, 32
+LEARNING_STEPS, LEAK_STEPS, LEAK_BATCH = 60, 150, 32
 LEAK_SHARE = 0.4
 """No honest loss falls so far on tokens that are fresh noise at every step: predicted noise falls to the mean signal share, about
 0.5 of its start, cross-entropy and velocity not at all."""
@@ -79,12 +79,11 @@ def learn(paradigm: Paradigm, tokens: Tensor, condition: Condition, steps: int =
     return sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
 
 
+@torch.no_grad()
 def draw(paradigm: Paradigm, condition: Condition, *, guidance: float = 1.0, seed: int = 0) -> Tensor:
     """Samples (B, N, C) or (B, N) with a seeded generator."""
-    with torch.no_grad():
-        return paradigm.sample(
-            condition, steps=None, guidance=guidance, temperature=1.0, generator=torch.Generator().manual_seed(seed)
-        )
+    generator = torch.Generator().manual_seed(seed)
+    return paradigm.sample(condition, steps=None, guidance=guidance, temperature=1.0, generator=generator)
 
 
 def check_paradigm(cls: type[Paradigm], **options: object) -> list[str]:
@@ -136,9 +135,8 @@ def _seeded_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition) -> Te
 
 def _check_shape(cls: type[Paradigm], **options: object) -> list[str]:
     *_, loss = _example(cls, options)
-    if loss.shape != (BATCH,):
-        return [f"loss has shape {tuple(loss.shape)}; it must be one value per image, ({BATCH},)"]
-    return []
+    right = loss.shape == (BATCH,)
+    return [] if right else [f"loss has shape {tuple(loss.shape)}; it must be one value per image, ({BATCH},)"]
 
 
 def _check_values(cls: type[Paradigm], **options: object) -> list[str]:
@@ -152,9 +150,8 @@ def _check_values(cls: type[Paradigm], **options: object) -> list[str]:
 
 def _check_repetition(cls: type[Paradigm], **options: object) -> list[str]:
     paradigm, tokens, condition, loss = _example(cls, options)
-    if not torch.equal(loss, _seeded_loss(paradigm, tokens, condition)):
-        return ["loss differs between two calls under the same torch seed"]
-    return []
+    same = torch.equal(loss, _seeded_loss(paradigm, tokens, condition))
+    return [] if same else ["loss differs between two calls under the same torch seed"]
 
 
 def _check_modes(cls: type[Paradigm], **options: object) -> list[str]:
@@ -200,6 +197,15 @@ def _check_scalars(cls: type[Paradigm], **options: object) -> list[str]:
     return []
 
 
+def _check_likelihood(cls: type[Paradigm], **options: object) -> list[str]:
+    paradigm = build(cls, **options)
+    try:
+        checked_nats(paradigm, *example_batch(paradigm.space))
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def _check_counting(cls: type[Paradigm], **options: object) -> list[str]:
     """The meter's count on meta must be what really runs, by torch's counter with the attention that it can see."""
     try:
@@ -228,9 +234,7 @@ def _check_learning(cls: type[Paradigm], **options: object) -> list[str]:
     if not after < 0.95 * before:
         problems.append(f"{LEARNING_STEPS} steps on one batch do not reduce the loss ({before:.4g} to {after:.4g})")
     missing = [name for name, p in paradigm.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    if missing:
-        problems.append(f"parameters without gradient after training: {', '.join(missing)}")
-    return problems
+    return problems + ([f"parameters without gradient after training: {', '.join(missing)}"] if missing else [])
 
 
 def _check_leaks(cls: type[Paradigm], **options: object) -> list[str]:
@@ -289,6 +293,7 @@ _STAGES: tuple[dict[str, Check], ...] = (
         "loss-division": _check_division,
         "loss-buffers": _check_buffers,
         "loss-scalars": _check_scalars,
+        "likelihood": _check_likelihood,
     },
     {"counting": _check_counting, "learning": _check_learning, "leaks": _check_leaks, "samples": _check_samples},
 )

@@ -48,6 +48,10 @@ class CrossEntropy(TokenHead):
     def loss(self, condition: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(self.logits(condition).float(), target, reduction="none", label_smoothing=self.label_smoothing)
 
+    def negative_log_likelihood(self, condition: Tensor, target: Tensor) -> Tensor:
+        """-log p per row (R,), in nats, for vectors (R, D) and codes (R,): the loss without label smoothing."""
+        return F.cross_entropy(self.logits(condition).float(), target, reduction="none")
+
     def sample(self, condition: Tensor, *, temperature: float, guidance: float, generator: torch.Generator) -> Tensor:
         return self.draw(mix_branches(self.logits(condition).float(), guidance), temperature, generator)
 

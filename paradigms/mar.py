@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.backbone import BackboneConfig, linear, table
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import token_embedding
-from paradigms.heads import make_head
+from paradigms.heads import CrossEntropy, make_head
 from paradigms.orders import cosine_schedule, put, random_orders, take
 
 
@@ -107,6 +107,18 @@ class MaskedAutoregression(Paradigm):
         out = take(self.contexts(take(tokens, places), places, condition), hidden)
         loss = self.head.loss(out.flatten(0, 1), take(tokens, hidden).flatten(0, 1))
         return loss.view(hidden.shape).mean(1), {}
+
+    def negative_log_likelihood(self, tokens: Tensor, condition: Condition) -> Tensor | None:
+        """Of codes, the bound of absorbing diffusion (see `MaskedToken`), with one number of hidden tokens per batch."""
+        if not isinstance(self.head, CrossEntropy):
+            return None
+        length = self.space.num_tokens
+        num_hidden = 1 + min(int(torch.rand(()) * length), length - 1)
+        order = random_orders(len(tokens), length, tokens.device)
+        hidden, places = order[:, :num_hidden], order[:, num_hidden:]
+        out = take(self.contexts(take(tokens, places), places, condition), hidden)
+        nats = self.head.negative_log_likelihood(out.flatten(0, 1), take(tokens, hidden).flatten())
+        return nats.view(hidden.shape).sum(1) * length / num_hidden
 
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator

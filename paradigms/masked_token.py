@@ -97,6 +97,20 @@ class MaskedToken(Paradigm):
         entropy = self.head.loss(out.flatten(0, 1), tokens.flatten()).view(batch, length)
         return (entropy * hidden).sum(1) / (hidden.sum(1) if self.weight == "image" else self.mean_hidden), {}
 
+    def negative_log_likelihood(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """The evidence lower bound of absorbing diffusion, whatever law and weights the loss is trained with.
+
+        Sahoo et al. 2024, equation 10: hide each token with probability t and weigh the cross-entropy of the hidden ones by
+        1 / t. The mean over uniform t is that over a uniform number of hidden tokens k with the weight N / k, which is at most N
+        (Hoogeboom et al. 2022, equation 4).
+        """
+        batch, length = tokens.shape
+        num_hidden = (torch.rand(batch, 1, device=tokens.device) * length).floor().clamp(max=length - 1) + 1
+        hidden = torch.rand(batch, length, device=tokens.device).argsort(1).argsort(1) < num_hidden
+        out = self.contexts(torch.where(hidden, self.mask_id, tokens), condition)
+        nats = self.head.negative_log_likelihood(out.flatten(0, 1), tokens.flatten()).view(batch, length)
+        return (nats * hidden).sum(1) * length / num_hidden[:, 0]
+
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator
     ) -> Tensor:

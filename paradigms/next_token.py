@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.backbone import BackboneConfig, KeyValueCache, table
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import token_embedding
-from paradigms.heads import make_head
+from paradigms.heads import CrossEntropy, make_head
 from paradigms.orders import put, random_orders, take
 
 
@@ -75,6 +75,15 @@ class CausalPrediction(Paradigm):
         out = self.contexts(tokens, orders, condition)
         loss = self.head.loss(out.flatten(0, 1), take(tokens, orders).flatten(0, 1))
         return loss.view(orders.shape).mean(1), {}
+
+    def negative_log_likelihood(self, tokens: Tensor, condition: Condition) -> Tensor | None:
+        """Exact in raster order; in random order the mean over orders, which bounds it."""
+        if not isinstance(self.head, CrossEntropy):
+            return None
+        orders = self.draw_orders(len(tokens))
+        out = self.contexts(tokens, orders, condition)
+        nats = self.head.negative_log_likelihood(out.flatten(0, 1), take(tokens, orders).flatten())
+        return nats.view(orders.shape).sum(1)
 
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator

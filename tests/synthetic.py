@@ -26,6 +26,12 @@ COSTS = {
     "mar": (9e9, 300.0, 90.0),
 }
 """FLOPs per sample, latency in ms, images per second."""
+UNITS = {
+    "diffusion": "squared velocity error per latent value",
+    "next-token": "nats per token",
+    "masked-token": "nats per hidden token",
+    "mar": "squared prediction error per latent value",
+}
 AVERAGING_GAIN = {"diffusion": 1.5, "next-token": 1.1, "masked-token": 1.1, "mar": 1.2}
 
 
@@ -106,6 +112,8 @@ def table(
                     quality = {"fid": fid, "fid_se": 0.02 * fid, "kid": fid / 100, "kid_se": fid / 5000}
                     quality |= {"prompt_accuracy": 1 - failure, "prompt_accuracy_se": 0.005}
                     shown = {"fid": fid * 1.1, "prompt_accuracy": 1 - failure}
+                    loss = {"validation_loss": fid**0.1, "validation_loss_se": 0.01 * fid**0.1, "loss_unit": UNITS[method]}
+                    common |= loss | {"validation_images": 160}
                     hidden = dict.fromkeys(("latency_ms_b1_p50", "images_per_s", "tuned_for", "clip_score", "clip_score_se"))
                     rows.append({**common, **hidden, **shown, "split": "validation", "num_samples": 1000, "ema": True})
                     held_out = {f"prompt_accuracy_heldout{level}": 1 - 1.2 * failure for level in ("", "_one", "_both")}

@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from bench.analysis.comparison import analyse
 from bench.analysis.metrics import METRICS
 from bench.analysis.welch import Sample, degrees_of_freedom, difference, holm, mean_interval
+from bench.report.scaling_figures import quality_against_training
 
 RATIOS = (1, 2, 5, 10, 20, 50)
 NUM_COMPARISONS = 5000
@@ -151,3 +152,32 @@ def test_runs_that_are_not_reported_do_not_choose() -> None:
     trials = trials.assign(run_id=trials["run_id"] + "-other-rate", fid=1e-3)
     found = analyse(pd.concat([frame, trials])).best_sizes("fid")
     assert found["width"].tolist() == analyse(frame).best_sizes("fid")["width"].tolist()
+
+
+def test_losses_choose_sizes_and_never_compare() -> None:
+    """N*(C) by the validation loss is that of the known law, and no crossing of two methods' losses is looked for."""
+    found = analyse(synthetic.table(synthetic.BUDGETS), num_draws=60)
+    for method, fit in found.fits("validation_loss").items():
+        assert fit.law is not None, method
+        size, _ = found.paths("validation_loss")[method]
+        assert size.exponent is not None
+        assert size.exponent.low < 0.5 < size.exponent.high
+    assert found.crossings("fid")
+    assert found.crossings("validation_loss") == []
+    assert found.metric("validation_loss").label == "validation loss"
+
+
+def test_a_table_without_the_loss_has_none() -> None:
+    frame = synthetic.table(synthetic.BUDGETS).drop(columns=["validation_loss"]).assign(validation_loss=np.nan)
+    found = analyse(frame, num_draws=20)
+    assert found.rows("validation_loss").empty
+    assert found.rows("validation_bits").empty
+
+
+def test_bits_of_two_tokenizers_share_no_axis() -> None:
+    frame = synthetic.table(synthetic.BUDGETS)
+    frame["validation_bits"] = frame["fid"] * 10
+    both = analyse(frame, num_draws=20)
+    assert "2 tokenizers" in quality_against_training(both, "validation_bits").missing
+    codes = analyse(frame[frame["tokenizer"].str.contains("fsq")], num_draws=20)
+    assert not quality_against_training(codes, "validation_bits").missing

@@ -19,6 +19,7 @@ from bench.analysis.standing import SPEEDS
 from bench.progress import format_number
 from bench.report.figures import all_charts, tuning_charts
 from bench.report.frequency_figures import accuracy_by_frequency
+from bench.report.loss_figures import loss_against_training
 from bench.report.prompt_figures import ATTRIBUTES, LEVELS, attributes, seen_against_held_out
 from bench.report.sampling_figures import PARTS, averaging, quality_against_flops, quality_against_speed
 from bench.report.scaling_figures import LIMITS, quality_against_training, quality_by_method
@@ -58,14 +59,14 @@ def figure(name: str, chart: str) -> Figure:
 
 
 def measured(name: str) -> list[str]:
-    return [metric for metric in METRICS if len(analysis(name).rows(metric))]
+    return [metric for metric in METRICS if metric != "validation_loss" and len(analysis(name).rows(metric))]
 
 
 def chosen(name: str, metric: str) -> pd.DataFrame:
     """Test rows of averaged weights at the setting chosen for a metric, read from the table by hand."""
     frame = load_table(RESULTS / name) if name != "synthetic" else analysis(name).frame
     rows = frame[(frame["status"] == "done") & (frame["split"] == "test") & frame["ema"].eq(True) & frame[metric].notna()]
-    target = METRICS[metric].tuned_for
+    target = METRICS[metric].tuned_for if METRICS[metric].of_images else "prompt_accuracy"  # a loss has no sampler's setting
     return rows[[target in str(names).split() for names in rows["tuned_for"]]]
 
 
@@ -121,6 +122,27 @@ def test_fitted_laws_are_the_analysis_own() -> None:
         assert same(residuals, pairs(pd.Series(fit.compute), pd.Series(fit.residuals)))
 
 
+def test_losses_are_drawn_each_on_its_own_scale() -> None:
+    found, metric = analysis("synthetic"), "validation_loss"
+    drawn, rows, runs = loss_against_training(found).draw(), chosen("synthetic", metric), best("synthetic", metric)
+    assert [axes.get_title() for axes in drawn.axes] == found.methods
+    for axes, method in zip(drawn.axes, found.methods, strict=True):
+        mine, fit = rows[rows["method"] == method], found.fits(metric)[method]
+        mean = runs[runs["method"] == method].groupby("flops_budget")[metric].mean()
+        assert same(points(axes, f"{method}: runs"), pairs(mine["flops_budget"], mine[metric]))
+        assert same(points(axes, f"{method}: mean"), pairs(mean.index, mean))
+        assert fit.law is not None
+        assert all(y == pytest.approx(float(fit.law(np.array([x]))[0])) for x, y in points(axes, f"{method}: law"))
+        assert synthetic.UNITS[method] in axes.get_ylabel().replace("\n", " ")
+    for axes in isoflop(found, metric).draw().axes:
+        assert not axes.get_shared_y_axes().get_siblings(axes)[1:]
+
+
+def test_old_tables_have_no_figure_of_the_loss() -> None:
+    for name in COMMITTED:
+        assert not [chart for chart in charts(name) if "validation-" in chart]
+
+
 @pytest.mark.parametrize("name", ["mar-table1", "ablations"])
 def test_quality_by_method(name: str) -> None:
     for metric in measured(name):
@@ -136,7 +158,7 @@ def test_quality_by_method(name: str) -> None:
 
 def test_isoflop_curves_and_minima() -> None:
     found = analysis("synthetic")
-    for metric in ("fid", "prompt_accuracy"):
+    for metric in ("fid", "prompt_accuracy", "validation_loss"):
         drawn, rows = isoflop(found, metric).draw(), chosen("synthetic", metric)
         for axes, method in zip(drawn.axes, found.methods, strict=True):
             for budget, runs in rows[rows["method"] == method].groupby("flops_budget"):

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from command_line import MINIATURE, ONE_RUNG, bench, sweep_of, variant
@@ -18,6 +19,7 @@ from bench.results.table import build_table, finished_rows, load_table
 MAY_BE_EMPTY = {"error", "git_sha", "latency_ms_b1_p90", "sampler_steps", "sampler_options"}
 MAY_BE_EMPTY |= {"inception_score", "fd_dinov2", "fd_dinov2_se", "dinov2_network"}  # of real images only
 MAY_BE_EMPTY |= {"fid_unbiased"}  # needs two passes over the test captions
+MAY_BE_EMPTY |= {"validation_bits", "validation_bits_se"}  # of codes only
 MAY_BE_EMPTY |= {"prompt_accuracy_heldout_both", "prompt_accuracy_heldout_both_se"}  # few captions have two held-out pairs
 TEST_ROW_ONLY = {"tuned_for", "kid", "clip_score", "latency_ms_b1_p50", "prompt_accuracy_heldout"}
 
@@ -43,6 +45,19 @@ def test_table_is_complete(swept: Path) -> None:
     assert frame["protocol"].nunique() == 1
     shares = [f"flops_per_sample_{part}" for part in ("backbone", "head", "text")]
     assert (rows[shares].sum(axis=1) == rows["flops_per_sample"]).all()
+
+
+def test_the_validation_loss_is_the_weights_alone(swept: Path) -> None:
+    """One value for the averaged weights of a run, in all their rows, and another for the raw ones; bits for codes."""
+    frame = load_table(swept)
+    assert frame[["validation_loss", "validation_loss_se", "validation_images"]].notna().all().all()
+    assert (frame["validation_images"] == 64).all()
+    assert (frame.groupby(["run_id", "ema"])["validation_loss"].nunique() == 1).all()
+    assert frame.groupby("run_id")["validation_loss"].nunique().eq(2).all()
+    codes = frame["tokenizer"].str.startswith("autoencoder-fsq") & frame["ema"].eq(True)
+    assert (frame["validation_bits"].notna() == codes).all()
+    bound = frame[codes & (frame["method"] == "next-token")]
+    assert np.allclose(bound["validation_bits"], bound["validation_loss"] * 16 / np.log(2))
 
 
 def test_settings_are_chosen_on_validation_captions(swept: Path) -> None:

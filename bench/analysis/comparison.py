@@ -52,8 +52,8 @@ class Analysis:
 
     def metric(self, name: str) -> Metric:
         """A metric whose label names what measured it in this table."""
-        judges = sorted({judge_text(str(judge)) for judge in self.rows(name)[JUDGES[name]].dropna()})
         metric = METRICS[name]
+        judges = sorted({judge_text(str(judge)) for judge in self.rows(name)[JUDGES[name]].dropna()}) if name in JUDGES else []
         return replace(metric, label=f"{metric.label}, {' and '.join(judges)}") if judges else metric
 
     @cached_property
@@ -163,7 +163,9 @@ class Analysis:
         return {method: compute(rows[rows["method"] == method], method) for method in self.methods}
 
     def crossings(self, name: str) -> list[Crossing]:
-        """Where every two fitted methods meet."""
+        """Where every two fitted methods meet; nowhere for a metric that does not compare between methods."""
+        if METRICS[name].compares != "everywhere":
+            return []
         fits = [fit for fit in self.fits(name).values() if fit.law is not None]
         pairs = itertools.combinations(fits, 2)
         return self._keep("crossings", name, lambda: [crossing(a, b) for a, b in pairs])

@@ -30,6 +30,10 @@ class Metric:
     higher_is_better: bool
     tuned_for: str
     """Metric whose chosen setting is read, and by which sizes are chosen on validation rows."""
+    of_images: bool = True
+    """Whether it is measured on generated images, and so depends on the sampler's setting."""
+    compares: Literal["everywhere", "within a tokenizer", "within a method"] = "everywhere"
+    """Which values of a table compare."""
     scale: Literal["log", "logit", "fisher", "raw"] = "log"
     """On which methods compare and intervals are symmetric, so that none leaves the possible range: logarithms of distances, log
     odds of shares, Fisher's z of cosines; raw for an estimator that may be negative."""
@@ -155,6 +159,22 @@ METRICS = {
             scale="fisher",
         ),
         Metric(column="fd_dinov2", label="Frechet distance", higher_is_better=False, tuned_for="fid"),
+        Metric(
+            column="validation_loss",
+            label="validation loss",
+            higher_is_better=False,
+            tuned_for="validation_loss",
+            of_images=False,
+            compares="within a method",
+        ),
+        Metric(
+            column="validation_bits",
+            label="validation bits per image",
+            higher_is_better=False,
+            tuned_for="validation_bits",
+            of_images=False,
+            compares="within a tokenizer",
+        ),
     )
 }
 JUDGES = {
@@ -177,7 +197,7 @@ def judge_text(name: str) -> str:
     return "suite's classifier" if "-classifier-" in name else name.split("@")[0].split(",")[0]
 
 
-FITTED = ("fid", "kid", "prompt_accuracy")
+FITTED = ("validation_loss", "fid", "kid", "prompt_accuracy")
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:

@@ -72,6 +72,15 @@ class TokenizedData(ABC):
     def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
         """What encodes a range of training images for the latent cache."""
 
+    @abstractmethod
+    def validation_encoder(self, tokenizer: str, num_training_images: int) -> tuple[int, Callable[[range], Encoded]]:
+        """How many images there are that training leaves out and no test image is compared with first, and what encodes a range
+        of them.
+
+        Args:
+            num_training_images: the first images of the training split, which runs train on.
+        """
+
     def about(self) -> dict[str, Any]:
         """What the latent cache's index says of its content."""
         return {"data": self.data_id}

@@ -193,12 +193,25 @@ class TokenizedImages(TokenizedData):
         return hashlib.sha256(content.encode()).hexdigest()[:12] if weights else ""
 
     def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
+        return self._encoder(tokenizer, self.training_set)
+
+    def validation_encoder(self, tokenizer: str, num_training_images: int) -> tuple[int, Callable[[range], Encoded]]:
+        """The evaluation split's, from the end of its spread order, whose beginning the test's reference takes; where there is no
+        such split, those of the training split that training leaves out."""
+        images = self.evaluation_set
+        chosen = self.spread(images, 0, len(images))[::-1]
+        if images is self.training_set:
+            chosen = chosen[chosen >= num_training_images]
+        return len(chosen), self._encoder(tokenizer, images, chosen)
+
+    def _encoder(self, tokenizer: str, source: ImageSet, chosen: np.ndarray | None = None) -> Callable[[range], Encoded]:
+        """What encodes a range of a split's images, or of the chosen ones (n,)."""
         model, pool, space, conditions = self.tokenizer(tokenizer), self.pool(), self.space(tokenizer), self.conditions
         condition_type = np.float16 if conditions.feature_dim else np.int32
 
         @torch.inference_mode()
         def encode(indices: range) -> Encoded:
-            images, found, skipped = self.training_set.read(indices, pool.map)
+            images, found, skipped = source.read(indices if chosen is None else chosen[indices], pool.map)
             tokens, condition_tokens = [], []
             for start in range(0, len(images), ENCODED_AT_ONCE):
                 pixels = torch.from_numpy(images[start : start + ENCODED_AT_ONCE]).to(self.device)

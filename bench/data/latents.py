@@ -198,8 +198,16 @@ class TrainingData:
         views = stored.shape[1]
         view = np.random.default_rng(step_seed(seed, step, "view")).integers(views, size=batch)[rows] if views > 1 else 0
         chosen = stored[np.arange(len(indices)), view]
-        if chosen.dtype != np.float16:
-            return torch.from_numpy(chosen.astype(np.int64)), condition_tokens
-        mean, std = torch.from_numpy(chosen).float().chunk(2, dim=2)
         generator = torch.Generator().manual_seed(step_seed(seed, step, "posterior"))
-        return mean + std * torch.randn((batch, *mean.shape[1:]), generator=generator)[rows], condition_tokens
+        return posterior_draw(chosen, generator, batch, rows), condition_tokens
+
+
+def posterior_draw(stored: np.ndarray, generator: torch.Generator, batch: int | None = None, rows: slice = slice(None)) -> Tensor:
+    """Stored tokens (B, ...) as paradigms read them: codes (B, N) int64, or latents (B, N, C) drawn from moments (B, N, 2C).
+
+    batch, rows: of a part of a batch, the images of the whole one and which of them these are.
+    """
+    if stored.dtype != np.float16:
+        return torch.from_numpy(stored.astype(np.int64))
+    mean, std = torch.from_numpy(stored).float().chunk(2, dim=2)
+    return mean + std * torch.randn((batch or len(mean), *mean.shape[1:]), generator=generator)[rows]

@@ -10,7 +10,7 @@ from bench.conditioning import ConditionSpace
 from bench.config.tokenizers import AutoencoderConfig
 from bench.data.shapes_render import render_split
 from bench.data.shapes_world import SHAPES32, SHAPES64, ShapesWorld
-from bench.data.world_data import TokenizedWorld
+from bench.data.world_data import TokenizedWorld, WorldSplit
 from bench.errors import nearest
 
 SHAPES_WORLDS = {config.name: config for config in (SHAPES32, SHAPES64)}
@@ -41,6 +41,6 @@ class TokenizedShapes(TokenizedWorld):
     def read_condition(self, text: str) -> Tensor:
         return torch.from_numpy(self.world.tokenize(text)).view(1, -1)
 
-    def render_training(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images, ids = render_split(self.world, "train", indices)
+    def render_split(self, indices: np.ndarray, split: WorldSplit) -> tuple[np.ndarray, np.ndarray]:
+        images, ids = render_split(self.world, split, indices)
         return images, self.world.caption_tokens[ids]

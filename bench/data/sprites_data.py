@@ -14,7 +14,7 @@ from bench.config.tokenizers import AutoencoderConfig
 from bench.data.sprites_config import SPRITES40, SPRITES80, SPRITES160, SpritesConfig
 from bench.data.sprites_render import render_split
 from bench.data.sprites_world import SpritesWorld
-from bench.data.world_data import WEIGHTS, TokenizedWorld
+from bench.data.world_data import WEIGHTS, TokenizedWorld, WorldSplit
 from bench.errors import nearest
 from bench.tokenizers.autoencoder import Autoencoder
 
@@ -69,6 +69,6 @@ class TokenizedSprites(TokenizedWorld):
     def read_condition(self, text: str) -> Tensor:
         return torch.from_numpy(self.world.tokens(self.world.parse(text)))
 
-    def render_training(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images, captions = render_split(self.world, "train", indices)
+    def render_split(self, indices: np.ndarray, split: WorldSplit) -> tuple[np.ndarray, np.ndarray]:
+        images, captions = render_split(self.world, split, indices)
         return images, self.world.tokens(captions)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from bench.config.tokenizers import TOKENIZERS
 from bench.data.base import TokenizedData
 from bench.data.latents import Encoded
 
+WorldSplit = Literal["train", "validation"]
+"""The splits whose images are tokens: what is trained on, and what the validation loss reads."""
 WEIGHTS = Path(__file__).parent.parent / "weights"
 """Networks that ship with the package."""
 
@@ -27,8 +31,8 @@ class TokenizedWorld(TokenizedData):
     """What worlds of one kind are called together."""
 
     @abstractmethod
-    def render_training(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Training images (n, 3, H, H) uint8 of image indices (n,), and their caption tokens (n, W)."""
+    def render_split(self, indices: np.ndarray, split: WorldSplit) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, 3, H, H) uint8 of a split's image indices (n,), and their caption tokens (n, W)."""
 
     @property
     def folder(self) -> Path:
@@ -42,11 +46,18 @@ class TokenizedWorld(TokenizedData):
         """Nothing can be missing: the world renders its images."""
 
     def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
+        return self._encoder(tokenizer, "train")
+
+    def validation_encoder(self, tokenizer: str, num_training_images: int) -> tuple[int, Callable[[range], Encoded]]:
+        """Renders of validation captions, of which there are as many as anybody wants."""
+        return sys.maxsize, self._encoder(tokenizer, "validation")
+
+    def _encoder(self, tokenizer: str, split: WorldSplit) -> Callable[[range], Encoded]:
         model = self.tokenizer(tokenizer)
         word = np.uint8 if self.conditions.vocabulary <= 2**8 else np.uint16
 
         def encode(indices: range) -> Encoded:
-            images, words = self.render_training(np.asarray(indices))
+            images, words = self.render_split(np.asarray(indices), split)
             with torch.inference_mode():
                 tokens = self.cached_tokens(model.encode(torch.from_numpy(images)), tokenizer)
             return Encoded(tokens[:, None], words.astype(word))

@@ -22,6 +22,7 @@ from bench.evaluate.examples import save_examples
 from bench.evaluate.latency import measure_speed
 from bench.evaluate.open import open_judge
 from bench.evaluate.sampler import GRID_IMAGES, SAMPLE_BATCH, Sampler, save_grid
+from bench.evaluate.validation import ValidationImages, num_validation_images, validation_columns
 from bench.files import append_line
 from bench.flops.sampling import count_sampling
 from bench.model import build_meta
@@ -34,6 +35,7 @@ class Evaluator:
     def __init__(self, dataset: TokenizedData, settings: Evaluation, results: Results) -> None:
         self.dataset, self.settings, self.results = dataset, settings, results
         self.judge = open_judge(dataset, settings, results)
+        self._validation_images: dict[tuple[str, int], ValidationImages] = {}
 
     def evaluate(self, run: Run, method: Method, report: Callable[[str], None]) -> None:
         """Append the run's rows to its evals.jsonl and write samples.png and examples.png.
@@ -45,12 +47,14 @@ class Evaluator:
         path = folder.evals
         path.unlink(missing_ok=True)
         sampler = Sampler(self.dataset, run, method, folder.weights)
+        report("validation loss")
+        averaged = self.validation(sampler)
         began = time.perf_counter()
         condition_tokens = self.judge.conditions("validation", self.settings.num_validation)
         tried = []
         for index, setting in enumerate(method.settings, start=1):
             report(f"setting {index} of {len(method.settings)}")
-            tried.append(self._validation_row(sampler, condition_tokens, setting))
+            tried.append(self._validation_row(sampler, condition_tokens, setting) | averaged)
             append_line(path, tried[-1])
         if self.settings.validation_only:
             return
@@ -68,11 +72,12 @@ class Evaluator:
         for index, metrics in chosen.items():
             report(f"test conditions, best setting for {' and '.join(metrics)}")
             row = self._test_row(sampler, condition_tokens, method.settings[index], measure=first in metrics)
-            append_line(path, {**row, **tuning, "tuned_for": " ".join(metrics)})
+            append_line(path, {**row, **averaged, **tuning, "tuned_for": " ".join(metrics)})
         report("test conditions, raw weights")
         index = next(index for index, metrics in chosen.items() if first in metrics)
         raw = Sampler(self.dataset, run, method, folder.weights, ema=False)
-        append_line(path, {**self._test_row(raw, condition_tokens, method.settings[index], measure=False), "tuned_for": first})
+        row = self._test_row(raw, condition_tokens, method.settings[index], measure=False)
+        append_line(path, {**row, **self.validation(raw), "tuned_for": first})
 
     def _draw(
         self, sampler: Sampler, condition_tokens: Tensor, setting: Setting, split: str, batch: int = SAMPLE_BATCH
@@ -116,12 +121,19 @@ class Evaluator:
 
             row |= self.judge.held_out(held_out)
             shown, folder = images[:GRID_IMAGES], self.results.run_folder(sampler.run.run_id)
-            save_grid(
-                shown, folder.samples, self.judge.prompts(len(shown)), self.judge.obeyed(shown), self.judge.reasons(shown)
-            )
+            save_grid(shown, folder.samples, self.judge.prompts(len(shown)), self.judge.obeyed(shown), self.judge.reasons(shown))
             groups = [self.judge.examples(found, split) for split, found in drawn.items()]
             save_examples((found for found in groups if found is not None), folder.examples)
         return {**row, **self._ending(began)}
+
+    def validation(self, sampler: Sampler) -> dict[str, Any]:
+        """Columns of the validation loss; with averaged weights also of the likelihood."""
+        run, paradigm = sampler.run, sampler.trained()
+        key = run.tokenizer, run.recipe.num_training_images
+        if key not in self._validation_images:
+            self._validation_images[key] = ValidationImages(self.dataset, *key)
+        num = num_validation_images(run.flops_budget, paradigm.space.num_tokens)
+        return validation_columns(paradigm, self._validation_images[key], num, likelihood=sampler.ema)
 
     def costs(self, sampler: Sampler, setting: Setting) -> dict[str, Any]:
         """FLOPs of sampling one image, by part, and of decoding it.

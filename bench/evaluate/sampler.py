@@ -43,6 +43,10 @@ class Sampler:
         self.decoder = dataset.tokenizer(run.tokenizer).to(self.device)
         self._paradigms: dict[str, Paradigm] = {}
 
+    def trained(self) -> Paradigm:
+        """The trained network with the options that it was trained with."""
+        return self.paradigm(Setting())
+
     def paradigm(self, setting: Setting) -> Paradigm:
         """The trained network with a setting's options."""
         options = merged(self.run.options, setting.options)

@@ -8,6 +8,7 @@ from bench.analysis.comparison import Analysis
 from bench.analysis.metrics import METRICS
 from bench.analysis.tuning import OPTIONS
 from bench.report.frequency_figures import accuracy_by_frequency
+from bench.report.loss_figures import loss_against_training
 from bench.report.prompt_figures import attributes, seen_against_held_out
 from bench.report.sampling_figures import averaging, flops_by_part, quality_against_flops, quality_against_speed
 from bench.report.scaling_figures import quality_against_training, quality_by_method
@@ -17,6 +18,8 @@ from bench.report.tuning_figures import learning_rate_curves, sampler_curves
 
 MAIN = ("fid", "prompt_accuracy")
 """Metrics that settings are chosen for and that get every figure."""
+SIZED = ("validation_loss", *MAIN)
+"""Metrics whose best sizes are looked for, the smoothest first."""
 
 
 def all_charts(analysis: Analysis) -> list[Chart]:
@@ -25,8 +28,11 @@ def all_charts(analysis: Analysis) -> list[Chart]:
     main = [name for name in MAIN if name in measured]
     charts = []
     for name in measured:
-        charts += [quality_against_training(analysis, name), quality_by_method(analysis, name)]
-    for name in main:
+        if METRICS[name].compares == "within a method":
+            charts.append(loss_against_training(analysis))
+        else:
+            charts += [quality_against_training(analysis, name), quality_by_method(analysis, name)]
+    for name in [name for name in SIZED if name in measured]:
         charts += [isoflop(analysis, name), best_sizes(analysis, name)]
     for name in main:
         charts += [quality_against_flops(analysis, name), quality_against_speed(analysis, name)]

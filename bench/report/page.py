@@ -21,7 +21,7 @@ from bench.files import read_json, write_text
 from bench.progress import format_number
 from bench.report import tables
 from bench.report.explorer import sample_explorer
-from bench.report.figures import MAIN, all_charts, tuning_charts
+from bench.report.figures import MAIN, SIZED, all_charts, tuning_charts
 from bench.report.html import render
 from bench.report.interactive import EXPLORED, embedded, page_data, table_rows
 from bench.report.samples import sample_grid
@@ -144,8 +144,9 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, explorer
     rows = table_rows(analysis, frame)
     budget = format_number(identity["budget"]) if identity else "unknown"
     fitted = [(name, fit) for name in FITTED if len(analysis.rows(name)) for fit in analysis.fits(name).values()]
-    surfaces = [(name, fit) for name in MAIN for fit in analysis.surfaces(name).values()]
-    paths = [(name, method, path) for name in MAIN for method, both in analysis.paths(name).items() for path in both]
+    sized = [name for name in SIZED if name in MAIN or len(analysis.rows(name))]
+    surfaces = [(name, fit) for name in sized for fit in analysis.surfaces(name).values()]
+    paths = [(name, method, path) for name in sized for method, both in analysis.paths(name).items() for path in both]
     judged = claims.judge(analysis) if analysis.methods else []
     verdicts = Counter(claim.verdict for claim in judged)
     return {

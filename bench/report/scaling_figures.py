@@ -56,8 +56,17 @@ def quality_against_training(analysis: Analysis, name: str) -> Chart:
         title=heading(f"{METRICS[name].label} against training FLOPs"),
         caption=" ".join(said),
         draw=partial(_draw_training, analysis, name),
-        missing="one budget has no curve" if rows["flops_budget"].nunique() < 2 else "",
+        missing=_several_tokenizers(METRICS[name], rows)
+        or ("one budget has no curve" if rows["flops_budget"].nunique() < 2 else ""),
     )
+
+
+def _several_tokenizers(metric: Metric, rows: pd.DataFrame) -> str:
+    """Why values of several tokenizers are not drawn on one axis; empty where they compare."""
+    found = rows["tokenizer"].nunique()
+    if metric.compares != "within a tokenizer" or found < 2:
+        return ""
+    return f"likelihoods of {found} tokenizers' codes do not compare"
 
 
 def _fits(analysis: Analysis, name: str) -> dict[str, ScalingFit]:
@@ -151,7 +160,8 @@ def quality_by_method(analysis: Analysis, name: str) -> Chart:
         title=heading(f"{METRICS[name].label} by method"),
         caption=said,
         draw=partial(_draw_methods, analysis, name),
-        missing="the curves over budgets show it" if best["flops_budget"].nunique() != 1 else "",
+        missing=_several_tokenizers(METRICS[name], rows)
+        or ("the curves over budgets show it" if best["flops_budget"].nunique() != 1 else ""),
     )
 
 

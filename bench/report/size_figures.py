@@ -19,6 +19,7 @@ from bench.report.style import (
     finish_axes,
     legend_room,
     look,
+    loss_label,
     new_figure,
     panels,
     protocol_line,
@@ -44,6 +45,8 @@ def isoflop(analysis: Analysis, name: str) -> Chart:
         if stars
         else "No parabola has an accepted minimum."
     )
+    if METRICS[name].compares == "within a method":
+        said.append("Each panel has its own scale: losses of two methods do not compare.")
     if stars and any(m.missing for minima in analysis.minima(name).values() for m in minima):
         said.append("Above a panel without a star: why there is none.")
     return Chart(
@@ -63,7 +66,8 @@ def _few_sizes(rows: pd.DataFrame) -> str:
 
 def _draw_isoflop(analysis: Analysis, name: str) -> Figure:
     metric, rows, methods, minima = analysis.metric(name), analysis.rows(name), analysis.methods, analysis.minima(name)
-    figure, every = panels(methods, protocol_line(rows), height=3.3)
+    alone = metric.compares == "within a method"
+    figure, every = panels(methods, protocol_line(rows), height=3.3, one_scale=not alone)
     budgets = sorted(rows["flops_budget"].unique())
     for axes, method in zip(every, methods, strict=True):
         mine = rows[rows["method"] == method]
@@ -94,7 +98,7 @@ def _draw_isoflop(analysis: Analysis, name: str) -> Figure:
         finish_axes(
             axes,
             x="trainable parameters, millions",
-            y=metric.label if axes is every[0] else "",
+            y=loss_label(mine) if alone else metric.label if axes is every[0] else "",
             log_y=uses_log_scale(metric, rows[name]),
             x_scale=1e-6,
         )

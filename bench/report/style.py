@@ -137,13 +137,16 @@ def legend_room(methods: Sequence[str]) -> float:
     return 0.6 + 0.075 * max(map(len, methods)) if len(methods) > INSIDE_LEGEND else 0.0
 
 
-def panels(names: Sequence[str], note: str, *, width: float = 3.1, height: float = 3.1) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each name, up to five in a line, on one vertical scale; the names stand above them."""
+def panels(
+    names: Sequence[str], note: str, *, width: float = 3.1, height: float = 3.1, one_scale: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each name, up to five in a line, on one vertical scale or each on its own; the names stand above
+    them."""
     columns = min(len(names), 5)
     lines = -(-len(names) // columns)
     figure = new_figure(width * columns, height * lines + 0.4, note)
     figure.set_layout_engine("constrained", hspace=0.08)
-    every = list(figure.subplots(lines, columns, sharey=True, squeeze=False).ravel())
+    every = list(figure.subplots(lines, columns, sharey=one_scale, squeeze=False).ravel())
     for axes in every[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(every, names, strict=False):
@@ -162,10 +165,18 @@ def measured_columns(rows: pd.DataFrame, columns: dict[str, str]) -> dict[str, s
 
 
 def setting_of(metric: Metric, rows: pd.DataFrame) -> str:
-    """In words: which sampler setting test rows of a metric were drawn at."""
+    """In words: which sampler setting test rows of a metric were drawn at, or that none has to do with it."""
+    if not metric.of_images:
+        return "on images that no run trains on, with the same noise for every run"
     chosen = [set(str(names).split()) for names in rows["tuned_for"]]
     target = next((name for name in (metric.tuned_for, *TUNED) if all(name in names for names in chosen)), metric.tuned_for)
     return f"at the sampler setting that validation conditions chose for {METRICS[target].label}"
+
+
+def loss_label(rows: pd.DataFrame) -> str:
+    """An axis of the validation loss of one method: its unit, on two lines where it is long."""
+    units = " and ".join(sorted(rows["loss_unit"].dropna().unique()))
+    return textwrap.fill(f"validation loss, {units}" if units else "validation loss", 34)
 
 
 def protocol_line(rows: pd.DataFrame) -> str:

@@ -72,6 +72,23 @@ ALL_COLUMNS = (
     ),
     Column("loss", "training loss of the last logged step, in the method's own unit"),
     Column("loss_unit", "unit of loss; losses of different units do not compare", kind="text", in_plan=True),
+    Column(
+        "validation_loss",
+        "the method's own loss on images that no run trains on, with the same noise, masks and times for every run; compares "
+        "within one method",
+        shown=True,
+        since=4,
+    ),
+    Column("validation_loss_se", "standard error over these images, which all runs share: differences are known better", since=4),
+    Column(
+        "validation_bits",
+        "bits per image of the negative log-likelihood, or of a bound on it; compares between methods that read the same codes; "
+        "averaged weights only",
+        shown=True,
+        since=4,
+    ),
+    Column("validation_bits_se", "standard error over these images", since=4),
+    Column("validation_images", "images behind validation_loss and validation_bits", since=4),
     Column("split", "conditions that were sampled: validation (settings are chosen there) or test", kind="text"),
     Column(
         "tuned_for",

@@ -63,6 +63,15 @@ class AbsorbingDiffusion(Paradigm):
         entropy = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
         return (entropy * hidden / t).sum(1) / length, {}
 
+    def negative_log_likelihood(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """The bound at all times: uniform t with weight 1 / t is a uniform number of hidden tokens k with weight N / k."""
+        batch, length = tokens.shape
+        num_hidden = (torch.rand(batch, 1, device=tokens.device) * length).floor().clamp(max=length - 1) + 1
+        hidden = torch.rand(batch, length, device=tokens.device).argsort(1).argsort(1) < num_hidden
+        logits = self.logits(torch.where(hidden, self.mask_id, tokens), condition).float()
+        entropy = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        return (entropy * hidden).sum(1) * length / num_hidden[:, 0]
+
     def sample(
         self, condition: Condition, *, steps: int | None, guidance: float, temperature: float, generator: torch.Generator
     ) -> Tensor:
