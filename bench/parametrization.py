@@ -92,7 +92,7 @@ def build_scaled(
         with torch.device("meta"):
             wider = make(replace(base, width=2 * base.width, num_heads=2 * base.num_heads))
     network = make(scaled_config(config, base))
-    found = {name: role_of(name, *parts, roles) for name, *parts in _compared(reference, wider)}
+    found = {name: role_of(name, owner, here, there, roles) for name, owner, here, there in _compared(reference, wider)}
     inside = {id(p) for block in network.modules() if isinstance(block, Block) for p in block.parameters()}
     originals = dict(reference.named_parameters())
     scalings = {}

@@ -114,10 +114,10 @@ def plan(options: argparse.Namespace) -> None:
 
 def prepare_world(dataset: Any, display: Any) -> None:
     """Train the networks of a ladder's world that this machine lacks."""
-    from bench.prepare.networks import NetworkRecipe, own_networks, train_networks
+    from bench.prepare.networks import own_networks, recipe_of, train_networks
 
     missing = tuple(network for network in own_networks(dataset) if not dataset.hash(network))
-    train_networks(dataset, NetworkRecipe(), missing, display)
+    train_networks(dataset, recipe_of(dataset), missing, display)
 
 
 def sweep(options: argparse.Namespace) -> int:
