@@ -317,6 +317,7 @@ def pictures() -> list[bytes]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @hostile(130)
 @given(data=st.data())
 def test_images(pictures: list[bytes], data: st.DataObject, count: dict[str, int]) -> None:
@@ -343,6 +344,7 @@ class Payload:
         return self.call
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @hostile(20)
 @given(protocol=st.integers(0, 5), depth=st.integers(0, 3), kind=st.sampled_from(["open", "system", "exec", "eval", "makedirs"]))
 def test_pickles_are_not_executed(

@@ -440,6 +440,7 @@ class Payload:
         return (open, ("executed", "w"))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("read", ["checkpoint", "inception"])
 def test_a_pickle_is_refused_and_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str) -> None:
     monkeypatch.chdir(tmp_path)

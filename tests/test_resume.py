@@ -147,6 +147,7 @@ def test_signals_stop_within_one_step_with_a_checkpoint(
     same_bits(tmp_path, straight)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_checkpoint_with_a_payload_is_not_executed(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str, str]]:
