@@ -143,7 +143,7 @@ class Experiment:
 
     name: str
     data: str | ImageData
-    """A procedural world, "shapes32" or "shapes64", or images."""
+    """A procedural world such as "shapes32" or "sprites40" (docs/worlds.md), or images."""
     methods: tuple[Method, ...]
     sizes: tuple[Size, ...]
     budget: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ class NetworkRecipe:
     clip_steps: int = 4_000
     clip_batch_pairs: int = 128
     clip_learning_rate: float = 1e-3
+    clip_precision: Literal["bf16", "fp32"] = "bf16"
+    """fp32 is 7 times as fast on a processor without units for bf16 (measured, one core of an EPYC)."""
     probe_steps: int = 3_000
     probe_batch_images: int = 64
     probe_learning_rate: float = 1e-3
@@ -112,7 +115,7 @@ def train_clip(model: ShapesCLIP, pairs: Pairs, recipe: NetworkRecipe, progress:
     def loss(step: int) -> Tensor:
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         images, tokens = pairs(step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.clip_precision == "bf16"):
             seen = model.encode_images(images)[1]
             read = model.encode_captions(tokens)
         logits = model.model.logit_scale.exp().clamp(max=100.0) * (seen.float() @ read.float().T)
