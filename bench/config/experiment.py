@@ -116,7 +116,8 @@ class Evaluation:
     num_samples: int = 1000
     """Images of the test captions: FID, KID, precision, recall, CLIP score, prompt accuracy."""
     num_held_out: int = 500
-    """Images of the held-out captions: prompt accuracy only (procedural worlds); 0 leaves them out."""
+    """Images of the held-out captions, and in a world with a long tail as many of captions with equally likely kinds: prompt
+    accuracy only (procedural worlds); 0 leaves them out."""
     num_validation: int = 256
     """Images per sampler setting tried."""
     num_reference: int = 5000

@@ -29,10 +29,13 @@ OCCUPIED_SHARE = 0.75
 """Of the fields of the sheets that the twins and the probe learn from."""
 WHITENING_SHARE = 0.3
 """Of the fields of the sheets on which the latents' mean and deviation are measured: between levels 1 (.44) and 2 (.16)."""
+CONTINUOUS = "autoencoder-kl"
+"""The twin that is trained first; the discrete one begins with its trunk."""
 CLIP_HIDDEN = 128
 CLIP_SPLITS: tuple[SpriteSplit, ...] = ("train", "held_out", "uniform")
 RECIPE = NetworkRecipe(
     autoencoder_steps=7_000,
+    discrete_steps=4_000,
     autoencoder_batch_images=8,
     autoencoder_learning_rate=3e-3,
     clip_steps=3_000,
@@ -69,7 +72,8 @@ def train_network(
     config: AutoencoderConfig = autoencoder_config(SHEET.config, network.removeprefix("autoencoder-"))
     images = sheet_images(recipe.autoencoder_batch_images, OCCUPIED_SHARE)
     seen = map(sheet_images(recipe.autoencoder_batch_images, WHITENING_SHARE), range(whitening_batches))
-    return HalfPrecision(train_autoencoder(config, images, seen, recipe, progress))
+    trunk = Autoencoder.load(dataset.weights(CONTINUOUS)) if network != CONTINUOUS and recipe.discrete_steps else None
+    return HalfPrecision(train_autoencoder(config, images, seen, recipe, progress, trunk))
 
 
 def sheet_images(batch: int, share: float) -> Images:
