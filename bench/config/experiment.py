@@ -107,7 +107,8 @@ class Evaluation:
     num_samples: int = 1000
     """Images of the test captions: FID, KID, precision, recall, CLIP score, prompt accuracy."""
     num_held_out: int = 500
-    """Images of the held-out captions: prompt accuracy only (procedural worlds); 0 leaves them out."""
+    """Images of the held-out captions, and in a world with a long tail as many of captions with equally likely kinds: prompt
+    accuracy only (procedural worlds); 0 leaves them out."""
     num_validation: int = 256
     """Images per sampler setting tried."""
     num_reference: int = 5000
@@ -134,7 +135,7 @@ class Experiment:
 
     name: str
     data: str | ImageData = ""
-    """A procedural world, "shapes32" or "shapes64", or images; empty lets a ladder's budget choose the world."""
+    """A procedural world such as "shapes32" or "sprites40" (docs/worlds.md), or images; empty lets a ladder's budget choose."""
     methods: tuple[Method, ...]
     ladder: Ladder | None = None
     """The budget chooses sizes, rungs, seeds, batch, rates and images; without a ladder the experiment states them."""

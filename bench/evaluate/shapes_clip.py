@@ -28,9 +28,12 @@ FEATURE_DIM = 64
 class ShapesCLIP(nn.Module):
     """CLIP over uint8 images and world caption tokens."""
 
-    def __init__(self, resolution: int, vocabulary: tuple[str, ...], num_words: int = 7, hidden: int = 256) -> None:
+    def __init__(
+        self, resolution: int, vocabulary: tuple[str, ...], num_words: int = 7, hidden: int = 256, patch: int | None = None
+    ) -> None:
         super().__init__()
-        self.resolution, self.vocabulary, self.num_words, self.hidden = resolution, vocabulary, num_words, hidden
+        patch = patch or resolution // 8
+        self.vocabulary, self.sizes = vocabulary, (resolution, vocabulary, num_words, hidden, patch)
         text = {
             "vocab_size": len(vocabulary) + 2,
             "hidden_size": 64,
@@ -48,7 +51,7 @@ class ShapesCLIP(nn.Module):
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "image_size": resolution,
-            "patch_size": resolution // 8,
+            "patch_size": patch,
         }
         config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=FEATURE_DIM)
         self.model = CLIPModel(config)
@@ -71,9 +74,8 @@ class ShapesCLIP(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write weights with what rebuilds the model in the file's metadata (safetensors)."""
-        sizes = (self.resolution, self.vocabulary, self.num_words, self.hidden)
         weights = {k: v.contiguous() for k, v in self.state_dict().items()}
-        save_file(weights, path, metadata={"config": json.dumps(sizes)})
+        save_file(weights, path, metadata={"config": json.dumps(self.sizes)})
 
     @classmethod
     def load(cls, path: Path) -> ShapesCLIP:

@@ -15,7 +15,7 @@ from bench.config.tokenizers import AutoencoderConfig
 from bench.data.sprites_config import SPRITES80, Captions
 from bench.data.sprites_data import TokenizedSprites, autoencoder_config
 from bench.data.sprites_render import render, render_captions, sheets
-from bench.data.sprites_world import SPRITE_SPLITS, SpritesWorld
+from bench.data.sprites_world import SpriteSplit, SpritesWorld
 from bench.evaluate.shapes_clip import ShapesCLIP
 from bench.evaluate.sprites_probe import FieldProbe
 from bench.evaluate.world_judge import CLIP
@@ -29,12 +29,18 @@ OCCUPIED_SHARE = 0.75
 """Of the fields of the sheets that the twins and the probe learn from."""
 WHITENING_SHARE = 0.3
 """Of the fields of the sheets on which the latents' mean and deviation are measured: between levels 1 (.44) and 2 (.16)."""
+CONTINUOUS = "autoencoder-kl"
+"""The twin that is trained first; the discrete one begins with its trunk."""
 CLIP_HIDDEN = 128
+CLIP_SPLITS: tuple[SpriteSplit, ...] = ("train", "held_out", "uniform")
 RECIPE = NetworkRecipe(
     autoencoder_steps=7_000,
+    discrete_steps=4_000,
     autoencoder_batch_images=8,
     autoencoder_learning_rate=3e-3,
-    clip_steps=2_500,
+    clip_steps=3_000,
+    clip_batch_pairs=64,
+    clip_precision="fp32",
     probe_steps=2_000,
     probe_batch_images=16,
 )
@@ -66,7 +72,8 @@ def train_network(
     config: AutoencoderConfig = autoencoder_config(SHEET.config, network.removeprefix("autoencoder-"))
     images = sheet_images(recipe.autoencoder_batch_images, OCCUPIED_SHARE)
     seen = map(sheet_images(recipe.autoencoder_batch_images, WHITENING_SHARE), range(whitening_batches))
-    return HalfPrecision(train_autoencoder(config, images, seen, recipe, progress))
+    trunk = Autoencoder.load(dataset.weights(CONTINUOUS)) if network != CONTINUOUS and recipe.discrete_steps else None
+    return HalfPrecision(train_autoencoder(config, images, seen, recipe, progress, trunk))
 
 
 def sheet_images(batch: int, share: float) -> Images:
@@ -97,15 +104,17 @@ def _train_probe(recipe: NetworkRecipe, progress: Progress) -> FieldProbe:
 
 
 def _train_clip(world: SpritesWorld, recipe: NetworkRecipe, progress: Progress) -> ShapesCLIP:
-    """The CLIP of a level: captions of every split in turn; half of a batch differ from the other half's in one word or in the
-    order of their phrases."""
+    """The CLIP of a level: captions by the law, of held-out pairs and of equally likely kinds in turn.
+
+    Half of a batch differ from the other half's in one word or in the order of their phrases.
+    """
     torch.manual_seed(recipe.seed + 1)
-    model = ShapesCLIP(world.config.resolution, world.vocabulary, world.num_words, CLIP_HIDDEN)
+    model = ShapesCLIP(world.config.resolution, world.vocabulary, world.num_words, CLIP_HIDDEN, world.config.field_pixels // 2)
     batch = recipe.clip_batch_pairs
 
     def pairs(step: int) -> tuple[Tensor, Tensor]:
         generator = np.random.default_rng([recipe.seed, step])
-        split = SPRITE_SPLITS[step % len(SPRITE_SPLITS)]
+        split = CLIP_SPLITS[step % len(CLIP_SPLITS)]
         indices = np.arange(step * batch, step * batch + batch // 2) + 10_000_000
         true = world.draw(split, indices)
         order = generator.random(len(true)) < 1 / 8

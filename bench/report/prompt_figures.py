@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.analysis.comparison import Analysis
@@ -26,6 +27,7 @@ from bench.report.style import (
 
 ACCURACY = "prompt_accuracy"
 ATTRIBUTES = ("count", "shape", "color", "size", "relation")
+INDEPENDENT = "Product: what the joint accuracy would be if the errors of an image's attributes were independent."
 LEVELS = {
     "prompt_accuracy_heldout": "all held-out captions",
     "prompt_accuracy_heldout_one": "one object of a held-out pair",
@@ -70,6 +72,11 @@ def _draw_held_out(analysis: Analysis) -> Figure:
     return figure
 
 
+def _two_objects(rows: pd.DataFrame) -> bool:
+    """Whether every test caption names two objects, as on the shapes: elsewhere independent errors have no one product."""
+    return not rows["prompt_accuracy_uniform"].notna().any()
+
+
 def attributes(analysis: Analysis) -> Chart:
     """Each attribute's share at the top budget, their product (what independent errors would give), and the joint accuracy."""
     rows = at_top_budget(analysis.best_runs(ACCURACY))
@@ -80,7 +87,7 @@ def attributes(analysis: Analysis) -> Chart:
         title="Prompt following by attribute",
         caption=f"Top budget, best size, {setting_of(METRICS[ACCURACY], rows)}. "
         + ("Large markers: mean over seeds; small: single runs. " if several else "")
-        + "Product: what the joint accuracy would be if the errors of an image's attributes were independent.",
+        + (INDEPENDENT if _two_objects(rows) else ""),
         draw=partial(_draw_attributes, analysis),
         missing="" if set(measured_columns(rows, columns)) == set(columns) else "no run was judged by attribute",
     )
@@ -90,8 +97,10 @@ def _draw_attributes(analysis: Analysis) -> Figure:
     rows, methods = at_top_budget(analysis.best_runs(ACCURACY)).copy(), analysis.methods
     names = [f"{ACCURACY}_{name}" for name in ATTRIBUTES]
     count, shape, color, size, relation = (rows[name] for name in names)
-    rows["product"] = count * (shape * color * size) ** 2 * relation  # two objects carry shape, color and size each
-    columns = [*names, "product", ACCURACY]
+    columns, labels = [*names, ACCURACY], [*ATTRIBUTES, "joint"]
+    if _two_objects(rows):
+        rows["product"] = count * (shape * color * size) ** 2 * relation  # two objects carry shape, color and size each
+        columns, labels = [*names, "product", ACCURACY], [*ATTRIBUTES, "product", "joint"]
     figure = new_figure(8.0 + legend_room([*methods, *methods]), 4.2, protocol_line(rows))
     axes = figure.add_subplot()
     shifts = (np.arange(len(methods)) - (len(methods) - 1) / 2) * 0.8 / len(methods)
@@ -103,7 +112,7 @@ def _draw_attributes(analysis: Analysis) -> Figure:
             axes.plot(places, run[columns].astype(float), ms=3, alpha=0.45, gid=f"{method}: seeds", **style)
         axes.plot(places, mine[columns].mean(), ms=6.5, label=method, gid=f"{method}: mean", **style)
     finish_axes(axes, y="share of images (count, relation, joint)\nor of named objects")
-    axes.set_xticks(range(len(columns)), [*ATTRIBUTES, "product", "joint"])
+    axes.set_xticks(range(len(columns)), labels)
     axes.set_ylim(top=1.02)
     for edge in np.arange(len(columns) - 1) + 0.5:
         axes.axvline(edge, color="#dddddd", lw=0.6)

@@ -23,7 +23,7 @@ from bench.plan.machine import Machine, free_port
 from bench.sweep.jobs import TrunkJob
 from bench.sweep.reports import PipeReports
 
-PRELOADED = ["bench.sweep.trunk", "bench.evaluate.open"]
+PRELOADED = ["bench.sweep.trunk", "bench.evaluate.shapes_judge"]
 """What the server imports: training and evaluation. Nothing in here may initialize CUDA, which does not survive a fork."""
 STOP_SECONDS = 60.0
 """How long a worker that was asked to stop may take to write its checkpoint."""
