@@ -1,6 +1,6 @@
 // Pointing at a chart: the nearest point's run beside the pointer, the same by arrow keys, and the way to the run table.
 
-const REACH = 28;
+const REACH = 28, MEANS_FIRST = 6;  // pixels; a mean that lies on its seeds is meant
 
 function interact(figure, { svg, spots }) {
   const tip = element("div", { className: "tip", hidden: true });
@@ -44,7 +44,7 @@ function interact(figure, { svg, spots }) {
 
   function nearest(event) {
     const box = drawing.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-    const found = d3.least(places, place => Math.hypot(place.x - x, place.y - y));
+    const found = d3.least(places, place => Math.hypot(place.x - x, place.y - y) - (place.spot.mean ? MEANS_FIRST : 0));
     return found && Math.hypot(found.x - x, found.y - y) <= REACH ? found : null;
   }
 
