@@ -349,7 +349,7 @@ SAID = {
     "Small filled markers": "seeds$",
     "Small markers": "seeds$",
     "small: single runs": "seeds$",
-    "Hollow markers": "other sizes$",
+    "Hollow markers": "other sizes$|runs$",
     "the fitted law": "law$",
     "Dotted": "^limit$",
     "A star is": "^minima$",

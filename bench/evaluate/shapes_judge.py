@@ -40,6 +40,7 @@ class ShapesJudge(WorldJudge[np.ndarray]):
         super().__init__(dataset, settings, results)
 
     def captions(self, split: str, num: int) -> np.ndarray:
+        """Rows (num,) of the world's list."""
         return np.resize(self.world.split_ids(cast(Split, split)), num)
 
     def clusters(self, captions: np.ndarray) -> np.ndarray:
@@ -52,6 +53,7 @@ class ShapesJudge(WorldJudge[np.ndarray]):
         return canonical_tokens(self.world, self.tokens(captions))
 
     def texts(self, captions: np.ndarray) -> list[str]:
+        """Of rows (n,) of the world's list."""
         return [self.world.caption_text(int(i)) for i in captions]
 
     def passes(self, num: int) -> np.ndarray:
