@@ -78,7 +78,7 @@ def handler(watched: Watched, hosts: set[str]) -> type[BaseHTTPRequestHandler]:
     """Answers GET for the page and its state, to whoever names this machine as the host."""
     routes: dict[str, tuple[str, Callable[[], bytes]]] = {
         "/": ("text/html; charset=utf-8", watched.page),
-        "/state.json": ("application/json", watched.state),
+        "/state": ("application/json", watched.state),
     }
 
     class Handler(BaseHTTPRequestHandler):

@@ -48,7 +48,7 @@ async function refresh() {
 
 async function poll() {
   try {
-    const answer = await fetch("/state.json");
+    const answer = await fetch("/state");
     if (!answer.ok) throw new Error(await answer.text());
     const state = await answer.json();
     if (shownVersion !== null && shownVersion !== state.version) await refresh();
