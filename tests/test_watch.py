@@ -89,7 +89,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_state_and_page_follow_the_files_and_write_none(results: Results, runs: list[Run], port: int) -> None:
     train(results, runs[0], 500, 900)
     before = files_of(results.root)
-    status, body, kind = get(port, "/state.json")
+    status, body, kind = get(port, "/state")
     assert (status, kind) == (200, "application/json")
     state = json.loads(body)
     first = next(each for each in state["runs"] if each["run_id"] == runs[0].run_id)
@@ -107,8 +107,8 @@ def test_state_and_page_follow_the_files_and_write_none(results: Results, runs: 
 
 def test_it_answers_this_machine_and_these_addresses_alone(port: int) -> None:
     assert get(port, "/", Host="evil.example")[0] == 403
-    assert get(port, "/state.json", Host=f"evil.example:{port}")[0] == 403
-    assert get(port, "/state.json", Host=f"localhost:{port}")[0] == 200
+    assert get(port, "/state", Host=f"evil.example:{port}")[0] == 403
+    assert get(port, "/state", Host=f"localhost:{port}")[0] == 200
     for path in ("/../../etc/passwd", "/experiment.json", "/runs", "/?x"):
         assert get(port, path)[0] == 404
     for method in ("POST", "PUT", "DELETE"):
@@ -119,7 +119,7 @@ def test_a_line_cut_off_by_a_kill_is_no_damage_and_damage_is_one_line(results: R
     train(results, runs[0], 500, 900)
     with results.trunk_folder(runs[0].trunk_id).metrics.open("a") as file:
         file.write('{"step": 2, "fl')
-    assert get(port, "/state.json")[0] == 200
+    assert get(port, "/state")[0] == 200
     results.run_folder(runs[1].run_id).path.mkdir(parents=True, exist_ok=True)
     results.run_folder(runs[1].run_id).record_file.write_text("{")
     status, said, _ = get(port, "/")
@@ -167,7 +167,7 @@ def test_finished_cells_fill_in_while_the_page_is_open(results: Results, runs: l
         assert page.run("document.getElementById('runs-section').open")
         assert page.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
         assert page.problems == []
-        assert {each for each in page.requests if not each.startswith("data:")} == {address, f"{address}state.json"}
+        assert {each for each in page.requests if not each.startswith("data:")} == {address, f"{address}state"}
 
 
 def until(page, condition: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.analysis.comparison import Analysis
 from bench.analysis.metrics import METRICS, SIZE, Metric
-from bench.analysis.tuning import SETTING, setting_text
+from bench.analysis.tuning import OPTIONS, SETTING, setting_text
 from bench.analysis.welch import ERROR_RATE, difference, holm
 from bench.results.table import TUNED
 
@@ -62,7 +62,7 @@ class Place:
     method: str
     size: str
     setting: str
-    """Its sampler in words; where the seeds' choices differ, each with its number of seeds."""
+    """Its sampler in words; where the seeds' choices differ, all of them."""
     run_ids: tuple[str, ...]
     cells: dict[str, Cell]
 
@@ -166,8 +166,14 @@ def _size(rows: pd.DataFrame) -> str:
 
 
 def _settings(rows: pd.DataFrame) -> str:
-    """The seeds' samplers in words, the most frequent first."""
-    counts = pd.Series([setting_text(row) for _, row in rows[SETTING].iterrows()]).value_counts(sort=True)
-    if len(counts) == 1:
-        return str(counts.index[0])
-    return "; ".join(f"{text} ({number} of {len(rows)} seeds)" for text, number in counts.items())
+    """The seeds' samplers in words; where their choices differ, every value of an option."""
+    if len(rows[SETTING].drop_duplicates()) == 1:
+        return setting_text(rows[SETTING].iloc[0])
+    texts = []
+    for name in SETTING:
+        found = rows.drop_duplicates(name).dropna(subset=name).sort_values(name)
+        values = [setting_text(row[[name]]) for _, row in found.iterrows()]
+        word = f"{OPTIONS.get(name, '')} "
+        if values:
+            texts.append(" / ".join([values[0], *(value.removeprefix(word) for value in values[1:])]))
+    return f"{', '.join(texts)}, by seed"

@@ -51,10 +51,16 @@ def page_data(analysis: Analysis, rows: pd.DataFrame) -> dict[str, Any]:
     measured = [name for name in METRICS if len(analysis.rows(name))]
     return {
         "methods": [_method(method, analysis.methods) for method in analysis.methods],
-        "axes": {name: text for name, text in AXES.items() if rows[name].notna().any()},
+        "axes": {name: AXES[name] for name in _axes(rows)},
         "columns": [_column(name, rows) for name in COLUMN_ORDER if rows[name].notna().any()],
         "metrics": {name: _metric(analysis, name, places) for name in measured},
     }
+
+
+def _axes(rows: pd.DataFrame) -> list[str]:
+    """The columns of AXES that vary, the first one first shown: where there is one budget, the cost of sampling."""
+    varying = [name for name in AXES if rows[name].nunique() > 1] or [name for name in AXES if rows[name].notna().any()]
+    return sorted(varying, key=lambda name: name != "flops_per_sample") if "flops_budget" not in varying else varying
 
 
 def table_rows(analysis: Analysis, frame: pd.DataFrame) -> pd.DataFrame:

@@ -74,7 +74,7 @@ function drawRuns() {
   function cell(each, row, best) {
     const wins = each.higher !== undefined && each.values[row] !== null && best.get(`${each.name} ${valueOf(row, "flops_budget")}`) === each.values[row];
     const classes = [each.kind === "number" ? "number" : "", each.name === "method" ? "sticky" : "", wins ? "best" : ""].filter(name => name);
-    const made = element(each.name === "method" ? "th" : "td", { className: classes.join(" ") }, textOf(row, each.name));
+    const made = element(each.name === "method" ? "th" : "td", { className: classes.join(" ") }, each.name === "method" ? element("span", {}, textOf(row, each.name)) : textOf(row, each.name));
     if (each.name === "method") made.scope = "row";
     if (wins) made.title = "best of this budget among the rows shown";
     return made;
