@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +19,7 @@ from bench.data.shapes_data import TokenizedShapes
 from bench.data.shapes_render import render_captions
 from bench.data.shapes_world import Split
 from bench.evaluate import fidelity
-from bench.evaluate.judge import Judge, cluster_error
+from bench.evaluate.judge import Judge, cluster_error, stored_features
 from bench.evaluate.probe import CaptionProbe
 from bench.evaluate.shapes_clip import FEATURE_DIM, ShapesCLIP, canonical_tokens
 from bench.evaluate.verifier import Verdict, verify
@@ -69,7 +68,7 @@ class ShapesJudge(Judge):
         self.network = clip_features(dataset, self.clip)
         self.reference = fidelity.Reference(
             f"reference-{self.world.fingerprint}-{settings.num_reference}",
-            self.network.features(self._renders(settings.num_reference, REFERENCE_OFFSET)),
+            self._features(f"test-{settings.num_reference}", lambda: self._renders(settings.num_reference, REFERENCE_OFFSET)),
         )
         self.selection = {
             "prompt_accuracy": lambda row: (row["prompt_accuracy"], row["prompt_accuracy_attributes"]),
@@ -86,7 +85,7 @@ class ShapesJudge(Judge):
             dataset.weights(network)
 
     def protocol_content(self) -> list[Any]:
-        return [self.dataset.fingerprint, self.dataset.hash(CLIP), self.dataset.hash(PROBE), asdict(self.settings)]
+        return [self.dataset.fingerprint, self.dataset.hash(CLIP), self.dataset.hash(PROBE), self.settings.content]
 
     def caption_ids(self, split: Split, num: int) -> np.ndarray:
         """The frozen list (num,): the split's captions in order, repeated until there are num."""
@@ -124,7 +123,13 @@ class ShapesJudge(Judge):
     def _validation_features(self) -> np.ndarray:
         """Features of real renders of the validation captions."""
         ids = self.caption_ids("validation", VALIDATION_REFERENCE)
-        return self.network.features(torch.from_numpy(render_captions(self.world, ids, "validation", REFERENCE_OFFSET)))
+        name = f"validation-{VALIDATION_REFERENCE}"
+        return self._features(name, lambda: torch.from_numpy(render_captions(self.world, ids, "validation", REFERENCE_OFFSET)))
+
+    def _features(self, name: str, images: Callable[[], Tensor]) -> np.ndarray:
+        """Of real renders (n, d), which all runs of a folder are compared with: made once for all its workers."""
+        path = self.results.cache / f"features-{self.network.name}-{self.world.fingerprint}-{name}.npy"
+        return stored_features(path, lambda: self.network.features(images()))
 
     def prompt_following(self, images: Tensor) -> dict[str, Any]:
         ids = self.caption_ids("test", len(images))

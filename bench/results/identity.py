@@ -75,7 +75,7 @@ def bind_experiment(results: Results, identity: Identity) -> None:
     Raises:
         ValueError: when it holds another experiment, or cannot be written.
     """
-    ours = json.loads(json.dumps(asdict(identity)))
+    ours = json.loads(json.dumps({**asdict(identity), "evaluation": identity.evaluation.content}))
     if results.experiment.exists():
         found = read_json(results.experiment)
         if _without_path(found) != _without_path(ours):
