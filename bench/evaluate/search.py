@@ -43,13 +43,17 @@ def climb(
     rows: dict[int, Row] = {}
     begin = list(dict.fromkeys(starts)) or [len(settings) // 2]
     while len(rows) < tries:
-        best = [max(rows, key=lambda index, key=key: key(rows[index])) for key in keys] if rows else []
+        best = [_best(rows, key) for key in keys] if rows else []
         near = [other for index in dict.fromkeys(best) for other in neighbors(settings, index)]
         wanted = next((index for index in (*begin, *near) if index not in rows), None)
         if wanted is None:
             break
         rows[wanted] = measure(wanted)
     return rows
+
+
+def _best(rows: dict[int, Row], key: Callable[[Row], Any]) -> int:
+    return max(rows, key=lambda index: key(rows[index]))
 
 
 def _values(setting: Setting) -> tuple[Any, ...]:
