@@ -25,7 +25,7 @@ from bench.analysis.scaling import ScalingFit, fit_scaling, lacking
 from bench.analysis.surfaces import SurfaceFit, fit_surface
 from bench.analysis.traits import Traits, method_traits, traits
 from bench.analysis.welch import Sample, difference, mean_interval
-from bench.results.table import finished_rows
+from bench.results.table import finished_rows, loss_rows
 
 T = TypeVar("T")
 
@@ -58,8 +58,8 @@ class Analysis:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Methods with a finished row."""
-        return methods_of(finished_rows(self.frame))
+        """Methods with a finished row on test conditions, or a run that was measured by its loss alone."""
+        return methods_of(pd.concat([finished_rows(self.frame), loss_rows(self.frame)]))
 
     @cached_property
     def budgets(self) -> list[float]:
@@ -73,15 +73,22 @@ class Analysis:
         return frame[(frame["status"] == "done") & (frame["split"] == "validation")]
 
     def rows(self, name: str, *, ema: bool = True) -> pd.DataFrame:
-        """Finished test rows with a finite value of the metric, one per run at the learning rate that is best for it."""
+        """Finished test rows with a finite value of the metric, one per run at the learning rate that is best for it; of a loss
+        also the rows of runs that are not sampled."""
         metric = METRICS[name]
+        if not metric.of_images:
+            found = at_best_rates(loss_rows(self.frame, ema=ema), self.frame, metric.tuned_for)
+            return found[np.isfinite(found[name].astype(float))]
         found = at_best_rates(finished_rows(self.frame, metric.tuned_for, ema=ema), self.frame, metric.tuned_for)
         return found[np.isfinite(found[name].astype(float))]
 
     def best_sizes(self, name: str) -> pd.DataFrame:
         """The size of each method at each budget that is best on validation rows, with what its test rows say: see
         `best_per_budget`."""
-        rows, tried = self.rows(name), self.validation
+        rows = self.rows(name)
+        if not METRICS[name].of_images:  # measured on validation images already
+            return self._keep("best sizes", name, lambda: best_per_budget(rows, METRICS[name]))
+        tried = self.validation
         tried = tried[tried["run_id"].isin(rows["run_id"])]  # not of rates that another one beats
         return self._keep("best sizes", name, lambda: best_per_budget(rows, METRICS[name], tried))
 

@@ -88,7 +88,7 @@ def add_forecast(known: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str,
 def _digest(forecast: Mapping[str, Any], frame: pd.DataFrame) -> str:
     """SHA-256 of a forecast and of the table's rows that it names."""
     lines = [json.dumps({k: v for k, v in forecast.items() if k != "sha256"}, sort_keys=True)]
-    test = frame[(frame["status"] == "done") & (frame["split"] == "test")]
+    test = frame[(frame["status"] == "done") & (frame["split"] != "validation")]
     for name, runs in sorted(forecast["rows"].items()):
         used = test[test["run_id"].isin(runs)]
         columns = ["run_id", "ema", "tuned_for", "flops_budget", "seed", name]

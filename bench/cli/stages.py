@@ -97,8 +97,12 @@ def print_plan(made: Any, as_json: bool) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Count every run and write plan.csv."""
-    made, results, _ = make(options, to_run=False)
+    made, results, dataset = make(options, to_run=False)
     print_plan(made, options.json)
+    if made.experiment.evaluation.share is not None and not options.json:
+        from bench.plan.evaluation import plan_evaluation
+
+        print(plan_evaluation(made, made.experiment.evaluation, dataset))
     from bench.results.identity import bind_experiment
     from bench.results.table import save_frame
 

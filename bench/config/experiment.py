@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from bench.config.data import ImageData
@@ -117,11 +117,23 @@ class Evaluation:
     """Calls at batch 1; p50 needs 11, p90 needs 64."""
     throughput_batches: tuple[int, ...] = (64, 256)
     seed: int = 0
+    share: float | None = None
+    """Most FLOPs of an evaluation over those of the run's own training. Settings are carried from the rung below and checked, raw
+    weights are not sampled, and a run whose share does not pay for num_samples has its validation loss alone
+    (bench/flops/evaluation.py). None measures everything on every run."""
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Evaluation:
         """Inverse of dataclasses.asdict, also after a JSON round trip."""
         return cls(**{**content, "throughput_batches": tuple(content["throughput_batches"])})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As JSON values; without a share as before there was one, so that protocols and folders stay."""
+        found = asdict(self)
+        if self.share is None:
+            del found["share"]
+        return found
 
     @property
     def validation_only(self) -> bool:

@@ -21,8 +21,8 @@ from bench.data.image_files import ImageSet
 from bench.evaluate import fidelity, pretrained
 from bench.evaluate.classifier import FEATURE_DIM, Classifier
 from bench.evaluate.examples import Examples, example_places, named_examples
-from bench.evaluate.judge import Judge, cluster_error
-from bench.files import file_hash, write_file
+from bench.evaluate.judge import Judge, cluster_error, stored_features
+from bench.files import file_hash
 from bench.results.folder import Results
 
 CLASSIFIER = "classifier"
@@ -148,7 +148,7 @@ class ImageJudge(Judge):
         statistics = data.judge.reference_statistics
         judge["reference_statistics"] = file_hash(Path(statistics)) if statistics else ""
         content = [self.dataset.fingerprint, data.evaluation_split, judge, self.dataset.hash(CLASSIFIER)]
-        return [*content, asdict(self.settings), "validation reference of its own"]
+        return [*content, self.settings.content, "validation reference of its own"]
 
     # -- what is compared with
 
@@ -190,15 +190,7 @@ class ImageJudge(Judge):
         split, content = places.split.replace("/", "_"), places.content
         name = f"features-{network.name}-{split}-{content}-{places.start}-{places.num}.npy"
         path = self.dataset.cache(self.results.cache) / name
-        if not path.exists():
-            features = network.features(self._read(places.images, places.start, places.num)[0])
-
-            def save(temporary: Path) -> None:
-                with temporary.open("wb") as file:  # np.save would add an ending to a name
-                    np.save(file, features)
-
-            write_file(path, save)
-        return np.load(path, allow_pickle=False)
+        return stored_features(path, lambda: network.features(self._read(places.images, places.start, places.num)[0]))
 
     # -- what is asked for
 

@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from bench.config.experiment import Evaluation
 from bench.data.base import TokenizedData
 from bench.evaluate import fidelity
 from bench.evaluate.examples import Examples
-from bench.files import write_text
+from bench.files import write_file, write_text
 from bench.results.folder import Results
 
 RECONSTRUCTED_AT_ONCE = 256
@@ -152,6 +153,20 @@ class Judge(ABC):
             write_text(path, json.dumps(compute()))
         found: dict[str, Any] = json.loads(path.read_text())
         return found
+
+
+def stored_features(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Features of real images (n, d), computed at the first use and kept in an .npy file."""
+    if not path.exists():
+        features = compute()
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # np.save would add an ending to a name
+                np.save(file, features)
+
+        write_file(path, save)
+    found: np.ndarray = np.load(path, allow_pickle=False)
+    return found
 
 
 def cluster_error(values: np.ndarray, clusters: np.ndarray) -> float:

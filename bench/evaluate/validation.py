@@ -19,24 +19,11 @@ from bench.conditioning import Condition
 from bench.data.base import TokenizedData
 from bench.data.latents import Encoded, posterior_draw
 from bench.evaluate.even_draws import EvenDraws
+from bench.flops.evaluation import VALIDATION_BATCH
 from bench.paradigm import Paradigm
 from bench.randomness import seed_draws, step_seed
 
-VALIDATION_BATCH = 32
 NOISE_SEED = 0
-BATCHES, AT_FLOPS, AT_TOKENS = 6, 2e10, 16
-"""192 images of 16 tokens at 2e10 FLOPs. Loss and likelihood with averaged weights and loss with raw ones are then 5.5 % of the
-training of next-token at width 24 with 4 blocks, which sees 3,650 images; another seed of noise moves a loss by .5 % (one
-standard deviation, measured on trained networks: docs/log.md), and by less on longer rungs."""
-IMAGES_EXPONENT = 0.43
-"""The images that a network of the best size sees grow so with its FLOPs (Liang et al. 2024): the share stays the same."""
-MAX_BATCHES = 128
-
-
-def num_validation_images(flops_budget: float, num_tokens: int) -> int:
-    """Images for the validation loss of a rung, n: the same for all sizes and seeds, and for methods with equal token counts."""
-    batches = round(BATCHES * (flops_budget / num_tokens / (AT_FLOPS / AT_TOKENS)) ** IMAGES_EXPONENT)
-    return VALIDATION_BATCH * min(max(batches, 2), MAX_BATCHES)
 
 
 class ValidationImages:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -20,7 +19,7 @@ from bench.config.experiment import Evaluation
 from bench.data.world_data import TokenizedWorld
 from bench.evaluate import fidelity
 from bench.evaluate.examples import Examples, example_places
-from bench.evaluate.judge import Judge, cluster_error
+from bench.evaluate.judge import Judge, cluster_error, stored_features
 from bench.evaluate.shapes_clip import FEATURE_DIM, ShapesCLIP
 from bench.evaluate.verifier import Verdict
 from bench.results.folder import Results
@@ -76,7 +75,7 @@ class WorldJudge(Judge, Generic[Captions]):
         self.network = clip_features(dataset, self.clip)
         self.reference = fidelity.Reference(
             f"reference-{dataset.fingerprint}-{settings.num_reference}",
-            self.network.features(self.renders("test", settings.num_reference, REFERENCE_OFFSET)),
+            self._features("test", settings.num_reference),
         )
         self.selection = {
             "prompt_accuracy": lambda row: (row["prompt_accuracy"], row["prompt_accuracy_attributes"]),
@@ -137,7 +136,7 @@ class WorldJudge(Judge, Generic[Captions]):
             dataset.weights(network)
 
     def protocol_content(self) -> list[Any]:
-        return [self.dataset.fingerprint, self.dataset.hash(CLIP), self.dataset.hash(PROBE), asdict(self.settings)]
+        return [self.dataset.fingerprint, self.dataset.hash(CLIP), self.dataset.hash(PROBE), self.settings.content]
 
     def conditions(self, split: str, num: int) -> Tensor:
         return self.tokens(self.captions("validation" if split == "validation" else "test", num))
@@ -161,7 +160,12 @@ class WorldJudge(Judge, Generic[Captions]):
     @cached_property
     def _validation_features(self) -> np.ndarray:
         """Features of real renders of the validation captions."""
-        return self.network.features(self.renders("validation", VALIDATION_REFERENCE, REFERENCE_OFFSET))
+        return self._features("validation", VALIDATION_REFERENCE)
+
+    def _features(self, split: str, num: int) -> np.ndarray:
+        """Of real renders of a split (num, d), which all runs of a folder are compared with: made once for all its workers."""
+        path = self.results.cache / f"features-{self.network.name}-{self.dataset.fingerprint}-{split}-{num}.npy"
+        return stored_features(path, lambda: self.network.features(self.renders(split, num, REFERENCE_OFFSET)))
 
     def prompt_following(self, images: Tensor) -> dict[str, Any]:
         captions = self.captions("test", len(images))

@@ -38,8 +38,17 @@ def _draw(analysis: Analysis) -> Figure:
         drawn, mine = look(method, analysis.methods), rows[rows["method"] == method]
         mean, fit = best[best["method"] == method].groupby("flops_budget")[NAME].mean(), analysis.fits(NAME)[method]
         axes.set_xscale("log")
-        small = {"ls": "", "ms": 4, "alpha": 0.4, "mfc": "none", "color": drawn.color, "marker": drawn.marker}
-        axes.plot(mine["flops_budget"], mine[NAME], gid=f"{method}: runs", **small)
+        axes.plot(
+            mine["flops_budget"],
+            mine[NAME],
+            gid=f"{method}: runs",
+            ls="",
+            ms=4,
+            alpha=0.4,
+            mfc="none",
+            color=drawn.color,
+            marker=drawn.marker,
+        )
         line = "" if fit.law is not None else drawn.line
         axes.plot(mean.index, mean, gid=f"{method}: mean", ls=line, ms=7, color=drawn.color, marker=drawn.marker)
         if fit.law is not None:

@@ -89,7 +89,11 @@ ALL_COLUMNS = (
     ),
     Column("validation_bits_se", "standard error over these images", since=4),
     Column("validation_images", "images behind validation_loss and validation_bits", since=4),
-    Column("split", "conditions that were sampled: validation (settings are chosen there) or test", kind="text"),
+    Column(
+        "split",
+        "conditions that were sampled: validation (settings are chosen there) or test; empty for a run that is not sampled",
+        kind="text",
+    ),
     Column(
         "tuned_for",
         "metrics for which the setting was best on validation conditions; empty on validation rows",
@@ -105,7 +109,16 @@ ALL_COLUMNS = (
     Column("guidance", "classifier-free guidance scale"),
     Column("temperature", "sampling temperature"),
     Column("sampler_options", "other options of the sampler that the setting changes, as JSON", kind="text"),
-    Column("settings_tried", "size of the method's grid on validation conditions"),
+    Column(
+        "settings_tried", "settings tried on validation conditions: the method's grid, unless a share of training bounds them"
+    ),
+    Column(
+        "setting_source",
+        "searched: the whole grid was tried; carried: from the rung below, and no neighbor that was tried is better; climbed: as "
+        "carried, from the middle of the grid; empty without a share",
+        kind="text",
+        since=4,
+    ),
     Column("tuning_flops", "FLOPs of sampling for the whole grid"),
     Column("tuning_seconds", "wall seconds of sampling and scoring the whole grid"),
     Column("num_samples", "generated images behind the quality columns"),

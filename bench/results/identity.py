@@ -76,7 +76,7 @@ def bind_experiment(results: Results, identity: Identity) -> None:
         ValueError: when it holds another experiment, or cannot be written.
     """
     runs = {run_id: run.content() for run_id, run in identity.runs.items()}
-    ours = json.loads(json.dumps({**asdict(identity), "runs": runs}))
+    ours = json.loads(json.dumps({**asdict(identity), "runs": runs, "evaluation": identity.evaluation.content}))
     if results.experiment.exists():
         found = read_json(results.experiment)
         if _without_path(found) != _without_path(ours):

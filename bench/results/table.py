@@ -112,6 +112,13 @@ def read_frame(path: Path | io.StringIO) -> pd.DataFrame:
     return frame
 
 
+def loss_rows(frame: pd.DataFrame, *, ema: bool = True) -> pd.DataFrame:
+    """A finished row of each run, at whichever setting: what is known of its weights without a sampler. Runs that were sampled on
+    validation conditions alone are left out."""
+    rows = frame[(frame["status"] == "done") & (frame["split"] != "validation") & (frame["ema"] == ema)]
+    return rows.drop_duplicates("run_id")
+
+
 TUNED = ("prompt_accuracy", "clip_score", "fid")
 """Metrics that settings are chosen for; a table that lacks the wanted one is read at the next of these."""
 
