@@ -19,7 +19,7 @@ from bench.files import read_lines
 from bench.flops.evaluation import affordable, own_training
 from bench.flops.meter import FlopMeter
 from bench.model import build_meta
-from bench.plan.evaluation import PlannedEvaluation, plan_evaluation
+from bench.plan.evaluation import plan_evaluation
 from bench.plan.plan import Plan, PlannedRun, first_run
 from bench.results.folder import Results
 from bench.results.identity import bind_experiment, read_identity
