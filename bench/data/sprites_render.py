@@ -170,7 +170,7 @@ SMALL_SHARE = 2 / 3
 
 
 def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
-    """Objects of sheets without captions: each field holds one with probability `share`, all kinds equally likely, no held-out
+    """Objects of sheets (n,) without captions: a field holds one with probability `share`, all kinds equally likely, no held-out
     pair of kind and color. Autoencoders and probe learn from them: what measures should know the tail.
     """
     c, n = world.config, len(indices)
