@@ -27,6 +27,7 @@ class Objects:
     image: np.ndarray  # (m,) int64
     kind: np.ndarray  # (m,) int64
     size: np.ndarray  # (m,) int64
+    color: np.ndarray  # (m,) int64
     row: np.ndarray  # (m,) int64, of the field
     column: np.ndarray  # (m,) int64, of the field
     top: np.ndarray  # (m,) int64, pixels inside the field
@@ -112,6 +113,7 @@ def objects(world: SpritesWorld, captions: Captions, indices: np.ndarray, split:
         image=image,
         kind=captions.kind[image, phrase],
         size=size,
+        color=color,
         row=row[image, phrase],
         column=column[image, phrase] + member,
         **_appearance(c, size, color, own),
@@ -168,7 +170,7 @@ SMALL_SHARE = 2 / 3
 
 
 def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
-    """Objects of sheets (n,) without captions: each field holds one with probability `share`, all kinds equally likely, no held-out
+    """Objects of sheets (n,) without captions: a field holds one with probability `share`, all kinds equally likely, no held-out
     pair of kind and color. Autoencoders and probe learn from them: what measures should know the tail.
     """
     c, n = world.config, len(indices)
@@ -183,6 +185,7 @@ def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
         image=image,
         kind=kind,
         size=size,
+        color=color,
         row=row,
         column=column,
         **_appearance(c, size, color, own[:, 4:]),
