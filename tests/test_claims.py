@@ -21,6 +21,7 @@ from bench.analysis.welch import Difference
 from bench.config import Experiment
 from bench.config.file import load_experiment
 from bench.data.open import open_data
+from bench.plan.ladder import resolved
 from bench.registry import load
 from bench.results.table import load_table
 
@@ -31,7 +32,8 @@ CATCHES_UP = "Diffusion catches up with next-token prediction on FID as compute 
 
 def experiments() -> list[Experiment]:
     found = [path for path in sorted((ROOT / "experiments").glob("*.py")) if "learning_rates" not in path.name]
-    return [load_experiment(str(path), None) for path in found]
+    loaded = [load_experiment(str(path), None) for path in found]
+    return [resolved(each, round(each.budget)) for each in loaded]
 
 
 def identity(experiment: Experiment) -> dict:

@@ -33,7 +33,7 @@ def later() -> pd.DataFrame:
 
 def test_a_forecast_holds_a_value_with_an_interval_for_every_fitted_method(forecast: dict) -> None:
     said = {(p["metric"], p["method"]): p for p in forecast["predictions"]}
-    assert {metric for metric, _ in said} == {"fid", "kid", "prompt_accuracy"}
+    assert {metric for metric, _ in said} == {"fid", "kid", "prompt_accuracy", "validation_loss"}
     for method, (offset, scale, exponent) in synthetic.LAWS.items():
         found = said["fid", method]
         assert found["low"] < found["value"] < found["high"]
@@ -108,7 +108,11 @@ def test_the_command_writes_and_prints(frame: pd.DataFrame, tmp_path: Path, caps
     ("make", "budget", "said"),
     [
         (lambda frame: frame, "1e17", "a forecast is made before anything is trained"),
-        (lambda frame: frame[frame["flops_budget"] < 1e18], "1e20", "nothing to forecast from: fid of diffusion: no exponent"),
+        (
+            lambda frame: frame[frame["flops_budget"] < 1e18],
+            "1e20",
+            "nothing to forecast from: validation_loss of diffusion: no exponent",
+        ),
         (lambda frame: frame, "soon", "BUDGET must be a number"),
     ],
     ids=["trained", "no-fits", "no-number"],

@@ -12,7 +12,7 @@ from miniature import SAME
 from PIL import Image
 
 from bench.report.interactive import EXPLORED
-from bench.results.columns import COLUMNS
+from bench.results.columns import COLUMNS, DECILES
 from bench.results.folder import Results
 from bench.results.table import build_table, finished_rows, load_table
 
@@ -21,6 +21,7 @@ MAY_BE_EMPTY |= {"inception_score", "fd_dinov2", "fd_dinov2_se", "dinov2_network
 MAY_BE_EMPTY |= {"fid_unbiased"}  # needs two passes over the test captions
 MAY_BE_EMPTY |= {"validation_bits", "validation_bits_se"}  # of codes only
 MAY_BE_EMPTY |= {"prompt_accuracy_heldout_both", "prompt_accuracy_heldout_both_se"}  # few captions have two held-out pairs
+MAY_BE_EMPTY |= {"prompt_accuracy_uniform", "prompt_accuracy_uniform_se", *DECILES}  # of the sprites
 TEST_ROW_ONLY = {"tuned_for", "kid", "clip_score", "latency_ms_b1_p50", "prompt_accuracy_heldout"}
 
 
