@@ -136,7 +136,7 @@ def measure_field_probe(dataset: TokenizedSprites, num: int) -> dict[str, Any]:
 
     for part in _chunks(num):
         for split in ("test", "held_out", "uniform"):
-            images, captions = render_split(world, split, part)  # type: ignore[arg-type]
+            images, captions = render_split(world, split, part)
             add(split, images, captions)
             if split == "test":
                 add("one word of the caption changed", images, one_word_changed(world, captions, generator))
