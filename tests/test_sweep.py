@@ -19,6 +19,7 @@ from bench.results.table import build_table, finished_rows, load_table
 MAY_BE_EMPTY = {"error", "git_sha", "latency_ms_b1_p90", "sampler_steps", "sampler_options"}
 MAY_BE_EMPTY |= {"inception_score", "fd_dinov2", "fd_dinov2_se", "dinov2_network"}  # of real images only
 MAY_BE_EMPTY |= {"fid_unbiased"}  # needs two passes over the test captions
+MAY_BE_EMPTY |= {"setting_source"}  # of a share of training only
 MAY_BE_EMPTY |= {"validation_bits", "validation_bits_se"}  # of codes only
 MAY_BE_EMPTY |= {"prompt_accuracy_heldout_both", "prompt_accuracy_heldout_both_se"}  # few captions have two held-out pairs
 MAY_BE_EMPTY |= {"prompt_accuracy_uniform", "prompt_accuracy_uniform_se", *DECILES}  # of the sprites
