@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import safe_open
@@ -18,7 +19,26 @@ from torch import Tensor, nn
 CHANNELS = (32, 64, 128)
 
 
-class CaptionProbe(nn.Module):
+class Probe(nn.Module):
+    """A probe's file: its weights, and the sizes that its constructor takes."""
+
+    sizes: tuple[int, ...]
+
+    def save(self, path: Path) -> None:
+        """Write weights with what rebuilds the model in the file's metadata (safetensors)."""
+        save_file(self.state_dict(), path, metadata={"config": json.dumps(self.sizes)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file written by `save`; frozen and in eval mode."""
+        with safe_open(path, framework="pt") as file:
+            sizes = json.loads(file.metadata()["config"])
+        model = cls(*sizes)
+        model.load_state_dict(load_file(path))
+        return model.eval().requires_grad_(False)
+
+
+class CaptionProbe(Probe):
     """Images (B, 3, H, H) uint8 to logits of each word of the canonical two-object caption (B, W, vocabulary)."""
 
     def __init__(self, resolution: int, num_words: int, vocabulary: int) -> None:
@@ -49,16 +69,3 @@ class CaptionProbe(nn.Module):
                 for part, words in zip(images.split(batch), canonical.split(batch), strict=True)
             ]
         )
-
-    def save(self, path: Path) -> None:
-        """Write weights with what rebuilds the model in the file's metadata (safetensors)."""
-        save_file(self.state_dict(), path, metadata={"config": json.dumps(self.sizes)})
-
-    @classmethod
-    def load(cls, path: Path) -> CaptionProbe:
-        """Read a file written by `save`; frozen and in eval mode."""
-        with safe_open(path, framework="pt") as file:
-            sizes = json.loads(file.metadata()["config"])
-        model = cls(*sizes)
-        model.load_state_dict(load_file(path))
-        return model.eval().requires_grad_(False)

@@ -8,23 +8,19 @@ that one network serves all levels. Made by `paradigm-bench prepare`.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.data.shapes_world import ABSENT
 from bench.data.sprites_config import SpritesConfig
+from bench.evaluate.probe import Probe
 from bench.evaluate.sprites_verifier import Fields
 
 CHANNELS = (24, 48)
 
 
-class FieldProbe(nn.Module):
+class FieldProbe(Probe):
     """Images (B, 3, H, H) uint8 to logits of each field: kind or none (B, g, g, S + 1), size and color."""
 
     def __init__(self, field_pixels: int, num_kinds: int, num_sizes: int, num_colors: int) -> None:
@@ -61,16 +57,3 @@ class FieldProbe(nn.Module):
         image, row, column = np.nonzero(kind < config.num_kinds)
         where = (image, row, column)
         return Fields(image, row, column, kind[where], size[where], color[where], np.full(len(image), float(ABSENT)))
-
-    def save(self, path: Path) -> None:
-        """Write weights with what rebuilds the model in the file's metadata (safetensors)."""
-        save_file(self.state_dict(), path, metadata={"config": json.dumps(self.sizes)})
-
-    @classmethod
-    def load(cls, path: Path) -> FieldProbe:
-        """Read a file written by `save`; frozen and in eval mode."""
-        with safe_open(path, framework="pt") as file:
-            sizes = json.loads(file.metadata()["config"])
-        model = cls(*sizes)
-        model.load_state_dict(load_file(path))
-        return model.eval().requires_grad_(False)

@@ -72,6 +72,7 @@ class WorldJudge(Judge, Generic[Captions]):
     def __init__(self, dataset: TokenizedWorld, settings: Evaluation, results: Results) -> None:
         super().__init__(dataset, settings, results)
         self.clip = load_clip(dataset)
+        self._shown: dict[tuple[str, int], Tensor] = {}
         self.network = clip_features(dataset, self.clip)
         self.reference = fidelity.Reference(
             f"reference-{dataset.fingerprint}-{settings.num_reference}",
@@ -198,10 +199,16 @@ class WorldJudge(Judge, Generic[Captions]):
             GROUPS[split],
             self.texts(captions),
             shown,
-            self.renders(split, len(images), FLOOR_OFFSET)[places],
+            self._beside(split, len(images)),
             [bool(exact) for exact in verdict.exact],
             self.explain(shown.numpy(), captions, verdict),
         )
+
+    def _beside(self, split: str, num: int) -> Tensor:
+        """The real images (k, 3, H, H) beside the examples of every run, rendered once."""
+        if (split, num) not in self._shown:
+            self._shown[split, num] = self.renders(split, num, FLOOR_OFFSET)[example_places(num, split)]
+        return self._shown[split, num]
 
     def held_out(self, draw: Callable[[Tensor, str], Tensor]) -> dict[str, Any]:
         """Prompt accuracy on held-out captions: all of them, and those with one or several objects never trained on."""

@@ -11,10 +11,11 @@ import torch
 
 from bench.conditioning import Condition
 from bench.config.run import Run
+from bench.config.size import Size
 from bench.data.base import TokenizedData
-from bench.model import build_meta, build_paradigm, device_type
+from bench.model import build_paradigm, device_type
 from bench.paradigm import TokenSpace
-from bench.plan.cost import count_run
+from bench.plan.cost import RunCost
 
 CALIBRATION_FLOPS = 1.5e9
 """Size of a calibration step; a full batch of a large model would take minutes on a CPU."""
@@ -27,12 +28,18 @@ SLOW_SECONDS = 3.0
 """A pass this long needs no repetition to be told from its start-up."""
 
 
-def measure_speed(runs: Sequence[Run], dataset: TokenizedData) -> Callable[[int], float]:
+def measure_speed(runs: Sequence[Run], dataset: TokenizedData, cost: Callable[[Size], RunCost]) -> Callable[[int], float]:
     """Training FLOP/s of one worker here as a function of the width: measured at the narrowest of the runs and, where widths
-    differ by 2 or more, at the widest up to CALIBRATION_WIDTH; a power of the width between them."""
+    differ by 2 or more, at the widest up to CALIBRATION_WIDTH; a power of the width between them.
+
+    Args:
+        cost: counted cost of the runs' method at a size.
+    """
     narrow = min(runs, key=lambda run: run.width)
     wide = max((run for run in runs if run.width <= max(CALIBRATION_WIDTH, narrow.width)), key=lambda run: run.width)
-    measured = [(run.width, _speed(run, dataset)) for run in ((narrow, wide) if wide.width >= 2 * narrow.width else (narrow,))]
+    measured = [
+        (run.width, _speed(run, dataset, cost)) for run in ((narrow, wide) if wide.width >= 2 * narrow.width else (narrow,))
+    ]
     (low, slow), (high, fast) = measured[0], measured[-1]
 
     def speed(width: int) -> float:
@@ -44,11 +51,9 @@ def measure_speed(runs: Sequence[Run], dataset: TokenizedData) -> Callable[[int]
     return speed
 
 
-def _speed(run: Run, dataset: TokenizedData) -> float:
-    space = dataset.space(run.tokenizer)
+def _speed(run: Run, dataset: TokenizedData, cost: Callable[[Size], RunCost]) -> float:
     shallow = replace(run, depth=min(run.depth, CALIBRATION_DEPTH))
-    cost = count_run(shallow, build_meta(shallow, space, dataset.conditions), dataset.conditions)
-    return calibrate(shallow, space, dataset, cost.dense)
+    return calibrate(shallow, dataset.space(run.tokenizer), dataset, cost(shallow.size).dense)
 
 
 def calibrate(run: Run, space: TokenSpace, dataset: TokenizedData, flops_per_image: float) -> float:

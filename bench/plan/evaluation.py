@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.config.experiment import Evaluation, Setting, merged
-from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.flops.evaluation import Measured, affordable, dearest
 from bench.flops.sampling import count_sampling
@@ -56,13 +54,8 @@ def plan_evaluation(plan: Plan, evaluation: Evaluation, dataset: TokenizedData) 
     return PlannedEvaluation(
         measured,
         sum(each.flops for each in measured.values()),
-        sum(_trunk_flops([planned.run for planned in group]) for group in plan.trunks.values()),
+        plan.total_flops,
     )
-
-
-def _trunk_flops(runs: Sequence[Run]) -> float:
-    """FLOPs of a trunk to the last branch of its runs, budgets ascending, and of their cooldowns."""
-    return runs[-1].branch_flops + sum(run.cooldown_flops for run in runs)
 
 
 def _dearest_sample(planned: PlannedRun, dataset: TokenizedData) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -195,7 +195,7 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
         meta = build_meta(first, dataset.space(method.tokenizer), dataset.conditions)
         check_sampler(first, meta, method, dataset.conditions)
         check_memory(max(cost(method, cell.size).num_params for cell in own), device_memory())
-        speed = measure_speed([cell_run(cell, dataset) for cell in own], dataset)
+        speed = measure_speed([cell_run(cell, dataset) for cell in own], dataset, partial(cost, method))
         for cell in own:
             counted = cost(method, cell.size)
             runs.append(
