@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from command_line import MINIATURE, start, sweep_of
+from command_line import MINIATURE, Command, sweep_of
 from miniature import SAME
 from processes import workers_of
 
@@ -40,8 +40,8 @@ KINDS = (
 )
 
 
-def begin(root: Path, **environment: str) -> "subprocess.Popen[str]":
-    return start(*sweep_of(MINIATURE, root, "--paradigms", "diffusion,next-token"), **environment)
+def begin(root: Path, **environment: str) -> Command:
+    return Command(*sweep_of(MINIATURE, root, "--paradigms", "diffusion,next-token"), **environment)
 
 
 def kill(pid: int, number: signal.Signals) -> bool:
@@ -70,7 +70,7 @@ def damage(root: Path, chance: random.Random, cut: bool) -> bool:
     return True
 
 
-def inject(root: Path, launchers: list["subprocess.Popen[str]"], chance: random.Random) -> str:
+def inject(root: Path, launchers: list[Command], chance: random.Random) -> str:
     """One fault; empty when there was nothing to hit."""
     launcher = chance.choice(launchers)
     workers = workers_of(launcher.pid)
@@ -124,8 +124,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 def calm(folder: Path) -> pd.DataFrame:
     process = begin(folder)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    said = process.wait()
+    assert process.poll() == 0, said
     return load_table(folder)[SAME]
 
 
@@ -140,7 +140,7 @@ def main(minutes: float, seed: int) -> int:
             while True:
                 time.sleep(chance.uniform(*PAUSE_SECONDS))
                 for launcher in [each for each in launchers if each.poll() is not None]:
-                    launcher.communicate()
+                    launcher.wait()
                     launchers.remove(launcher)
                 complete = (root / "table.csv").exists() and set(load_table(root)["status"]) == {"done"}
                 if complete and not launchers:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import MINIATURE, start, sweep_of
+from command_line import MINIATURE, Command, sweep_of
 from on_devices import DATASET, METHODS, make_run, on_devices, train_part
 from processes import workers_of
 from safetensors.torch import load_file
@@ -155,7 +155,7 @@ def test_the_division_is_no_part_of_a_run() -> None:
 
 def sweep(root: Path, *, kill: int | None = None) -> str:
     """A sweep of one paradigm on two devices; with `kill` the process of that rank is killed in training."""
-    process = start(
+    process = Command(
         *sweep_of(MINIATURE, root, "--paradigms", "next-token", "--devices", "2"), PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2"
     )
     if kill is not None:
@@ -163,8 +163,8 @@ def sweep(root: Path, *, kill: int | None = None) -> str:
         while not list(root.glob("*/*/running/*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(workers_of(process.pid)[kill], signal.SIGKILL)
-    said = process.communicate()[1]
-    assert process.returncode == (0 if kill is None else 1), said
+    said = process.wait()
+    assert process.poll() == (0 if kill is None else 1), said
     return said
 
 

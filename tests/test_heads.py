@@ -66,7 +66,8 @@ def distances(head: TokenHead, num: int = 4000) -> list[tuple[float, float]]:
     return found
 
 
-@pytest.mark.parametrize(("prediction", "clip"), [("noise", 4.0), pytest.param("velocity", None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("prediction", "clip"), [("noise", 4.0), ("velocity", None)])
 def test_diffusion_loss_learns_a_conditional_mixture(prediction: str, clip: float | None) -> None:
     """Weights, means and deviations of the bimodal condition within .05; Wasserstein distance near the best achievable.
 

@@ -481,6 +481,7 @@ def test_captions_become_features_whose_padding_is_zero(folder: Path) -> None:
         TextEncoder(TextEncoderConfig(source=str(folder / "t5"), num_tokens=5, feature_dim=32), "cpu")
 
 
+@pytest.mark.slow
 def test_inception_twice_gives_equal_numbers(folder: Path) -> None:
     """The real network with seeded weights, by torch-fidelity's own path: one file gives the same features, score and name."""
     pixels = torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

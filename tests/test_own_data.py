@@ -116,6 +116,7 @@ def test_a_sweep_on_own_images(root: Path, kind: str) -> None:
     assert not (out / "figures" / "fid-against-training-flops.png").exists()  # one budget is no curve
 
 
+@pytest.mark.slow
 def test_classes_by_name_and_the_same_command_again(root: Path) -> None:
     out, done = swept(root, "imagefolder")
     assert done.status == 0, done.err[-2000:]
@@ -167,7 +168,7 @@ def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> N
     ("name", "method", "shape", "giga_flops", "tolerance"),
     [
         ("imagenet256", "diffusion-kl-8", size(1152, 28), 711.7, 0.006),
-        ("imagenet256_mar", "mar-diffloss", size(1024, 32), 971 - 58, 0.02),
+        pytest.param("imagenet256_mar", "mar-diffloss", size(1024, 32), 971 - 58, 0.02, marks=pytest.mark.slow),
     ],
 )
 def test_plan_needs_neither_data_nor_weights(
@@ -184,7 +185,7 @@ def test_plan_needs_neither_data_nor_weights(
     assert count_run(run, meta, dataset.conditions).dense / 1e9 == pytest.approx(giga_flops, rel=tolerance)
 
 
-@pytest.mark.parametrize("name", ["imagenet256", "cc12m"])
+@pytest.mark.parametrize("name", ["imagenet256", pytest.param("cc12m", marks=pytest.mark.slow)])
 def test_large_experiments_are_planned_anywhere(tmp_path: Path, name: str) -> None:
     """One method of each; what the plan cannot know yet is said, and no folder is claimed."""
     given = ("--experiment", name, "--paradigms", "diffusion", "--budget", "1e19", "--results", tmp_path / name)

@@ -3,17 +3,16 @@
 import json
 import os
 import pickle
+import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import command_line
 import pandas as pd
 import pytest
 import torch
-from command_line import MINIATURE, sweep_of
+from command_line import MINIATURE, Command, sweep_of
 from miniature import EXPERIMENT, SAME
 from processes import alive, children, workers_of
 from safetensors.torch import load_file
@@ -109,12 +108,20 @@ def test_a_killed_training_goes_on_to_the_same_bits(latents: Path, straight: Pat
     same_bits(tmp_path, straight)
 
 
+@pytest.fixture(scope="module")
+def killed(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that died at step 50."""
+    root = tmp_path_factory.mktemp("killed")
+    with pytest.raises(KilledError):
+        segment(latents, root, dies_at(50))
+    return root
+
+
 @pytest.mark.parametrize("damage", ["newest flipped", "newest cut", "no hash", "both flipped", "empty"])
 def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
-    latents: Path, straight: Path, tmp_path: Path, damage: str
+    latents: Path, straight: Path, killed: Path, tmp_path: Path, damage: str
 ) -> None:
-    with pytest.raises(KilledError):
-        segment(latents, tmp_path, dies_at(50))
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     found = [path for _, path in checkpoints(tmp_path / "running")]
     hit = found if damage == "both flipped" else found[-1:]
     for path in hit:
@@ -130,7 +137,9 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
     same_bits(tmp_path, straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGUSR2))]
+)
 def test_signals_stop_within_one_step_with_a_checkpoint(
     latents: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -179,9 +188,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 METHODS = ["diffusion", "next-token"]
 
 
-def start(root: Path, **environment: str) -> "subprocess.Popen[str]":
+def start(root: Path, **environment: str) -> Command:
     """A sweep of two of the miniature experiment's methods."""
-    return command_line.start(*sweep_of(MINIATURE, root, "--paradigms", ",".join(METHODS)), **environment)
+    return Command(*sweep_of(MINIATURE, root, "--paradigms", ",".join(METHODS)), **environment)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +200,7 @@ def undisturbed(swept: Path) -> pd.DataFrame:
     return table[table["method"].isin(METHODS)][SAME].reset_index(drop=True)
 
 
-def start_in_training(root: Path) -> "subprocess.Popen[str]":
+def start_in_training(root: Path) -> Command:
     """A sweep that has written its first checkpoint."""
     process = start(root, PARADIGM_BENCH_CHECKPOINT_SECONDS="0.2")
     deadline = time.monotonic() + 120
@@ -213,8 +222,8 @@ def test_a_killed_launcher_takes_its_workers_along_and_the_sweep_resumes(undistu
         time.sleep(0.1)
     assert not any(alive(worker) for worker in workers)
     again = start(root)
-    _, said = again.communicate()
-    assert again.returncode == 0, said
+    said = again.wait()
+    assert again.poll() == 0, said
     pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
 
 
@@ -222,18 +231,19 @@ def test_a_killed_worker_costs_its_own_job_a_retry(undisturbed: pd.DataFrame, tm
     root = tmp_path / "results"
     process = start_in_training(root)
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    said = process.wait()
+    assert process.poll() == 0, said
     assert said.count("its process died of SIGKILL (killed, perhaps out of memory); trying again") == 1
     pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
 
 
+@pytest.mark.slow
 def test_sweeps_started_together_share_the_work(undisturbed: pd.DataFrame, tmp_path: Path) -> None:
     """Three launchers on one folder at once: each ends well, and no run is trained or evaluated twice."""
     root = tmp_path / "results"
     launchers = [start(root) for _ in range(3)]
-    said = [process.communicate()[1] for process in launchers]
-    assert [process.returncode for process in launchers] == [0] * 3, said
+    said = [process.wait() for process in launchers]
+    assert [process.poll() for process in launchers] == [0] * 3, said
     pd.testing.assert_frame_equal(load_table(root)[SAME], undisturbed)
     for folder in (root / "runs").iterdir():
         steps = [line["step"] for line in read_lines(folder / "metrics.jsonl")]
