@@ -187,7 +187,7 @@ class TokenizedImages(TokenizedData):
         """Hash of the weights and of how tokens are made of them; empty when the weights are not on this machine."""
         config = self.tokenizer_config(name)
         autoencoder, weights = asdict(self.autoencoder_config(config.part)), self._weights_hash(config.part)
-        for key in ("source", "sha256"):
+        for key in ("source", "sha256", "period"):  # photographs are not made of fields
             autoencoder.pop(key, None)
         content = json.dumps([weights, autoencoder, asdict(config)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12] if weights else ""

@@ -33,6 +33,7 @@ def autoencoder_config(config: SpritesConfig, bottleneck: str) -> AutoencoderCon
         patch=config.field_pixels // TOKENS_PER_FIELD_SIDE,
         width=96,
         levels=(8, 8, 4, 4),
+        period=TOKENS_PER_FIELD_SIDE,
     )
 
 

@@ -35,10 +35,10 @@ CLIP_HIDDEN = 128
 CLIP_SPLITS: tuple[SpriteSplit, ...] = ("train", "held_out", "uniform")
 RECIPE = NetworkRecipe(
     autoencoder_steps=7_000,
-    discrete_steps=4_000,
+    discrete_steps=12_000,
     autoencoder_batch_images=8,
     autoencoder_learning_rate=3e-3,
-    clip_steps=1_200,
+    clip_steps=6_000,
     clip_batch_pairs=64,
     clip_precision="fp32",
     probe_steps=1_200,
@@ -117,7 +117,7 @@ def _train_clip(world: SpritesWorld, recipe: NetworkRecipe, progress: Progress) 
         split = CLIP_SPLITS[step % len(CLIP_SPLITS)]
         indices = np.arange(step * batch, step * batch + batch // 2) + 10_000_000
         true = world.draw(split, indices)
-        order = generator.random(len(true)) < 1 / 8
+        order = generator.random(len(true)) < 1 / 3
         changed, turned = one_word_changed(world, true, generator), swapped(true)
         parts = {}
         for name in Captions.__dataclass_fields__:

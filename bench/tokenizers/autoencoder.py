@@ -47,6 +47,19 @@ class GridConvolution(nn.Module):
         return x + F.gelu(self.convolution(image)).flatten(2).transpose(1, 2)
 
 
+class PlaceInField(nn.Module):
+    """x + a learned vector per place in a field of tokens: the fields repeat over the grid."""
+
+    def __init__(self, width: int, grid: int, period: int) -> None:
+        super().__init__()
+        self.repeats = grid // period
+        self.vectors = nn.Parameter(0.3 * torch.randn(period, period, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) in raster order to (B, N, D)."""
+        return x + self.vectors.repeat(self.repeats, self.repeats, 1).flatten(0, 1)
+
+
 class Autoencoder(ImageAutoencoder):
     """Patch encoder, bottleneck, patch decoder.
 
@@ -60,8 +73,13 @@ class Autoencoder(ImageAutoencoder):
         super().__init__(config)
         c, pixels = config, 3 * config.patch**2
         bottleneck = c.num_channels if self.discrete else 2 * c.num_channels
+
+        def place() -> tuple[nn.Module, ...]:
+            return (PlaceInField(c.width, c.grid, c.period),) if c.period > 1 else ()
+
         self.encoder = nn.Sequential(
             nn.Linear(pixels, c.width),
+            *place(),
             ResidualMLP(c.width),
             GridConvolution(c.width, c.grid),
             ResidualMLP(c.width),
@@ -70,6 +88,7 @@ class Autoencoder(ImageAutoencoder):
         )
         self.decoder = nn.Sequential(
             nn.Linear(c.num_channels, c.width),
+            *place(),
             GridConvolution(c.width, c.grid),
             ResidualMLP(c.width),
             GridConvolution(c.width, c.grid),

@@ -1,0 +1,65 @@
+"""The laws: four paradigms on the world with a long tail, six budgets over 2.5 decades, sizes around each budget's best.
+
+Rates are those of `laws_learning_rates.py` at 48x4, carried to the other sizes by CompleteP. On a GPU the same file runs at other
+budgets (`BUDGET=1e16 DATA=sprites80`) where the sizes are given as well; `experiments/ladder.py` lets the budget choose them.
+"""
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
+
+SHAPES = runpy.run_path(str(Path(__file__).with_name("shapes.py")))
+SIZES = (
+    Size(width=16, depth=4, num_heads=1),
+    Size(width=24, depth=4, num_heads=1),
+    Size(width=32, depth=4, num_heads=1),
+    Size(width=48, depth=4, num_heads=2),
+    Size(width=64, depth=4, num_heads=2),
+    Size(width=96, depth=4, num_heads=3),
+)
+BASE = SIZES[3]
+RATES = {"diffusion": 6e-3, "next-token": 3e-3, "masked-token": 4e-3, "mar": 1e-3}
+HEAD = {**SHAPES["MAR_OPTIONS"]["head_options"], "relative_width": 1.0}
+del HEAD["width"]
+"""MAR's head is as wide as the backbone at every size."""
+SHARED = ((1.0, 1.0), (1.0, 1.5), (0.6, 1.0), (0.6, 1.5))
+"""Temperature and guidance: the same four for each method."""
+
+
+def on_sprites(method: Method) -> Method:
+    """A method of the shapes with the rate found here and four sampler settings."""
+    (first, *_) = method.settings
+    return replace(
+        method,
+        learning_rates=(RATES[method.paradigm],) * len(SIZES),
+        options={"head_options": HEAD} if method.paradigm == "mar" else method.options,
+        settings=tuple(
+            setting
+            for temperature, guidance in SHARED
+            for setting in grid(steps=(first.steps,), temperature=(temperature,), guidance=(guidance,), options=(first.options,))
+        ),
+    )
+
+
+EXPERIMENT = Experiment(
+    name="laws",
+    data="sprites40",
+    methods=tuple(map(on_sprites, SHAPES["METHODS"])),
+    sizes=SIZES,
+    budget=3e12,
+    rungs=(1 / 300, 1 / 100, 1 / 30, 1 / 10, 1 / 3, 1.0),
+    num_seeds=(
+        (1, 1, 1, 0, 0, 0),
+        (1, 1, 1, 1, 0, 0),
+        (1, 1, 1, 1, 1, 0),
+        (0, 1, 1, 1, 1, 1),
+        (0, 0, 1, 1, 1, 1),
+        (0, 0, 0, 1, 1, 1),
+    ),
+    recipe=Recipe(batch_size=32, precision="fp32", completep_base=BASE, warmup_steps=20, num_training_images=262_144),
+    evaluation=Evaluation(
+        num_samples=1000, num_held_out=500, num_validation=250, num_reference=5000, throughput_batches=(64,), share=0.25
+    ),
+)
