@@ -250,7 +250,7 @@ STRANGE = """<script>alert(1)</script> </script><script>x "><img/src=x/onerror=a
 STRANGE_TEXT = st.one_of(TEXT, st.sampled_from([*STRANGE, "a\nb", "x" * 3000]))
 
 
-@hostile(4)
+@hostile(2)
 @given(texts=st.lists(STRANGE_TEXT, min_size=6, max_size=6))
 def test_text_of_tables_stays_text(
     swept: Path, texts: list[str], count: dict[str, int], tmp_path_factory: pytest.TempPathFactory

@@ -45,6 +45,7 @@ def test_figures_are_not_empty(report: Results) -> None:
         assert len(colors) > 20
 
 
+@pytest.mark.slow
 def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
     once, again = (
         synthetic.write(tmp_path / name, synthetic.table(BUDGETS[:2], num_sizes=3, num_seeds=2))
@@ -60,10 +61,18 @@ def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: f.assign(fid=np.where(f["method"] == "mar", np.nan, f["fid"])), "finished runs have no fid"),
+        pytest.param(
+            lambda f: f.assign(fid=np.where(f["method"] == "mar", np.nan, f["fid"])),
+            "finished runs have no fid",
+            marks=pytest.mark.slow,
+        ),
         (lambda f: f[f["flops_budget"] == f["flops_budget"].max()], "one budget only"),
         (lambda f: f.assign(status="failed", error="out of memory"), "no finished run on test captions"),
-        (lambda f: f.assign(protocol=np.where(f["seed"] == 2, "q", "p")), "rows of other protocols (q) are left out"),
+        pytest.param(
+            lambda f: f.assign(protocol=np.where(f["seed"] == 2, "q", "p")),
+            "rows of other protocols (q) are left out",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["nan", "one-budget", "all-failed", "protocols"],
 )
@@ -86,6 +95,7 @@ def test_missing_columns_are_one_line(tmp_path: Path) -> None:
         write_report(results)
 
 
+@pytest.mark.slow
 def test_text_of_the_table_cannot_run(tmp_path: Path) -> None:
     frame = synthetic.table(BUDGETS, num_sizes=2, raw=False)
     frame["method"] = frame["method"].replace({"mar": synthetic.HOSTILE})
@@ -192,6 +202,7 @@ def test_a_table_of_an_older_schema_is_read_with_newer_columns_empty(tmp_path: P
     assert found[newer].isna().all().all()
 
 
+@pytest.mark.slow
 def test_a_forecast_is_shown_and_scored(tmp_path: Path) -> None:
     """Before anything is trained the page gives the predictions; afterwards how they fared, and whether they were changed."""
     full = synthetic.table(np.append(BUDGETS, 1e20), num_sizes=1, raw=False)

@@ -56,6 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_the_example_is_listed_and_conforms(site: Path) -> None:
     listed = run("-m", "bench", "paradigms", site=site)
     assert "absorbing-diffusion" in listed.stdout
