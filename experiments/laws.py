@@ -20,7 +20,8 @@ SIZES = (
     Size(width=96, depth=4, num_heads=3),
 )
 BASE = SIZES[3]
-RATES = {"diffusion": 6e-3, "next-token": 3e-3, "masked-token": 4e-3, "mar": 1e-3}
+RATES = {"diffusion": 8e-3, "next-token": 8e-3, "masked-token": 8e-3, "mar": 4e-3}
+"""Lowest validation loss of five rates from 1e-3 to 1.6e-2 at 3e11 FLOPs (results/laws-learning-rates); none is at an edge."""
 HEAD = {**SHAPES["MAR_OPTIONS"]["head_options"], "relative_width": 1.0}
 del HEAD["width"]
 """MAR's head is as wide as the backbone at every size."""
