@@ -1,7 +1,7 @@
-"""The reference band: ten seeds of the four built-ins at the smallest rung and size of `experiments/shapes.py`, from which the rules
-of a submission read how far honest runs lie apart (`docs/submissions.md`). Its runs have the run_ids that the default sweep gives
-them, seed by seed. They are measured by their validation loss alone, which costs a tenth of the rest; without `evaluation` below
-the band holds FID and prompt accuracy too.
+"""The reference band: ten seeds of the four built-ins at the smallest rung and size of `experiments/shapes.py`, from which the
+rules of a submission read how far honest runs lie apart (`docs/submissions.md`). Its runs have the run_ids that the default sweep
+gives them, seed by seed. They are measured by their validation loss alone, which costs a tenth of the rest; without `evaluation`
+below the band holds FID and prompt accuracy too.
 """
 
 import runpy

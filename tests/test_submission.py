@@ -225,7 +225,9 @@ def test_divisions(swept: Path, reference: Reference) -> None:
     """Seeds, budgets and paradigms are free; recipe, evaluation, tokenizers and the size of the search are not."""
 
     def reasons(**changes: Any) -> str:
-        return " ".join(judge(submission, replace(reference, identity=replace(reference.identity, **changes)), RULES).open_because)
+        return " ".join(
+            judge(submission, replace(reference, identity=replace(reference.identity, **changes)), RULES).open_because
+        )
 
     submission = read_submission(swept)
     evaluation, runs = submission.identity.evaluation, reference.identity.runs
@@ -293,3 +295,12 @@ def test_the_command_line(own_sweep: Path) -> None:
     assert (said["passes"], said["replay"]) == (False, "none")
     none = bench("check-submission", own_sweep / "nowhere")
     assert (none.status, len(none.err.splitlines()[-1:])) == (2, 1)
+
+
+def test_a_replay_with_other_weights_is_not_begun(own_sweep: Path, tmp_path: Path) -> None:
+    submission = read_submission(own_sweep)
+    runs = {name: replace(run, tokenizer_hash="other") for name, run in submission.runs.items()}
+    other = replace(submission, identity=replace(submission.identity, runs=runs))
+    with pytest.raises(ValueError, match="has tokenizer_hash other, this machine "):
+        replay(other, tmp_path / "replay", Display(quiet=True))
+    assert not (tmp_path / "replay").exists()

@@ -101,7 +101,7 @@ def _said(submission: Submission, verdict: Verdict, replayed: Replay | None) -> 
 
 def leaderboard(options: argparse.Namespace) -> int:
     """Write the standing of submissions that keep the rules; 2 when one does not."""
-    from bench.submission.leaderboard import write_leaderboard  # type: ignore
+    from bench.submission.leaderboard import write_leaderboard
     from bench.submission.submission import read_submission
     from bench.submission.verdict import judge
 

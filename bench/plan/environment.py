@@ -57,7 +57,12 @@ def plugin(name: str) -> dict[str, str]:
     """Where a paradigm comes from: its class, the package with its version, and the commit; empty where it is not known."""
     known = {"target": targets().get(name, "")}
     if name in BUILT_INS:
-        return {**known, "package": "paradigm-bench", "version": importlib.metadata.version("paradigm-bench"), "commit": git_sha()}
+        return {
+            **known,
+            "package": "paradigm-bench",
+            "version": importlib.metadata.version("paradigm-bench"),
+            "commit": git_sha(),
+        }
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == name and point.dist is not None:
             return {**known, "package": point.dist.name, "version": point.dist.version, "commit": _commit(point.dist)}

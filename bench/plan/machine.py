@@ -114,7 +114,7 @@ def free_port() -> int:
 
 
 def git_sha(folder: Path = Path(__file__).parent) -> str:
-    """Commit of a folder's checkout, by default of the suite's, with "+" when the working tree differs; empty outside a checkout."""
+    """Commit of a folder's checkout (default: the suite's), with "+" when the working tree differs; empty outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)

@@ -1,5 +1,5 @@
-"""A procedural world as a Croissant description (mlcommons.org/croissant, format 1.0): JSON-LD about a file of captions, and how the
-images behind them are made."""
+"""A procedural world as a Croissant description (mlcommons.org/croissant, format 1.0): JSON-LD about a file of captions, and how
+the images behind them are made."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def describe_world(world: str, file_name: str) -> tuple[str, dict[str, Any]]:
     writer.writerows(captions(world))
     content = text.getvalue()
     about = (
-        f"Procedural captioned images of {dataset.resolution} x {dataset.resolution} pixels, {dataset.data_id}. An image is a function "
-        "of its split and index (paradigm-bench, bench/data), so that there are no image files: this file has the captions of the "
-        f"first {NUM_IMAGES} images of every split. No person made or labeled an image."
+        f"Procedural captioned images of {dataset.resolution} x {dataset.resolution} pixels, {dataset.data_id}. An image is a "
+        "function of its split and index (paradigm-bench, bench/data), so that there are no image files: this file has the "
+        f"captions of the first {NUM_IMAGES} images of every split. No person made or labeled an image."
     )
     return content, {
         "@context": CONTEXT,

@@ -64,10 +64,11 @@ def _results(submission: Submission, analysis: Analysis, method: str) -> Iterato
             if runs.empty:
                 continue
             bounds = {"score_type": "continuous", "min_score": 0.0, "max_score": 1.0} if metric.share else {}
+            identity = submission.runs[runs["run_id"].iloc[0]].data
             yield {
                 "evaluation_result_id": f"{method}/{budget:.3g}/{name}",
                 "evaluation_name": f"{world} at {budget:.3g} training FLOPs",
-                "source_data": {"dataset_name": world, "source_type": "other", "source_id": submission.runs[runs["run_id"].iloc[0]].data},
+                "source_data": {"dataset_name": world, "source_type": "other", "source_id": identity},
                 "metric_config": {
                     "evaluation_description": COLUMNS[name],
                     "metric_id": f"paradigm-bench.{name}",
@@ -76,8 +77,14 @@ def _results(submission: Submission, analysis: Analysis, method: str) -> Iterato
                     "lower_is_better": not metric.higher_is_better,
                     **bounds,
                 },
-                "score_details": {"score": float(runs[name].mean()), "uncertainty": _uncertainty(analysis, name, budget, method, runs)},
-                "generation_config": {"additional_details": _texts(runs, (*MODEL, *SAMPLER)), "generation_args": _temperature(runs)},
+                "score_details": {
+                    "score": float(runs[name].mean()),
+                    "uncertainty": _uncertainty(analysis, name, budget, method, runs),
+                },
+                "generation_config": {
+                    "generation_args": _temperature(runs),
+                    "additional_details": _texts(runs, (*MODEL, *SAMPLER)),
+                },
             }
 
 

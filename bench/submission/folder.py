@@ -1,9 +1,9 @@
 """The leaderboard's folder: the one place that knows its files' names.
 
-    <out>/leaderboard.html                             the page
-    <out>/standing.csv                                 a row per place and measure
-    <out>/every-eval-ever/<submission>/<method>.json   one model's results
-    <out>/croissant/<world>/croissant.json captions.csv
+<out>/leaderboard.html                             the page
+<out>/standing.csv                                 a row per place and measure
+<out>/every-eval-ever/<submission>/<method>.json   one model's results
+<out>/croissant/<world>/croissant.json captions.csv
 """
 
 from __future__ import annotations

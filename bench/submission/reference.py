@@ -1,5 +1,5 @@
-"""The reference: runs of the built-ins at many seeds. How far an honest run may lie from them, and what the closed division shares
-with them. No torch."""
+"""The reference: runs of the built-ins at many seeds. How far an honest run may lie from them, and what the closed division
+shares with them. No torch."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def outside_band(identity: Identity, frame: pd.DataFrame, reference: Reference, 
         if not interval.low <= value <= interval.high:
             ends = f"{metric.unscaled(interval.low):.4g} to {metric.unscaled(interval.high):.4g}"
             lines.append(
-                f"run {run.run_id}: {metric.column} {metric.unscaled(value):.4g} lies outside {ends}, where a further seed beside "
-                f"the reference's {len(others)} lies"
+                f"run {run.run_id}: {metric.column} {metric.unscaled(value):.4g} lies outside {ends}, where a further seed "
+                f"beside the reference's {len(others)} lies"
             )
     return lines, {run.run_id for run, *_ in found}
 

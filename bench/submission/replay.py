@@ -85,7 +85,9 @@ def _train(submission: Submission, runs: list[Run], results: Results, display: D
         here = {"data": dataset.data_id, "tokenizer_hash": dataset.tokenizer_hash(run.tokenizer), "flop_rule": FLOP_RULE}
         for name, value in here.items():
             if getattr(run, name) != value:
-                raise ValueError(f"run {run.run_id} has {name} {getattr(run, name)}, this machine {value}; it cannot be replayed here")
+                raise ValueError(
+                    f"run {run.run_id} has {name} {getattr(run, name)}, this machine {value}; it cannot be replayed here"
+                )
     bind_experiment(results, submission.identity)
     write_text(results.plan, submission.results.plan.read_text())
     for num in sorted({run.recipe.num_training_images for run in runs}):

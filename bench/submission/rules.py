@@ -37,7 +37,10 @@ class Rules:
     """Columns that the clock or the machine decides."""
 
 
-def load_rules(path: Path = Path(__file__).with_name("rules.json")) -> Rules:
+RULES = Path(__file__).with_name("rules.json")
+
+
+def load_rules(path: Path = RULES) -> Rules:
     """The rules of a file, by default those of the suite.
 
     Raises:
