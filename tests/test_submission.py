@@ -290,7 +290,7 @@ def test_the_command_line(own_sweep: Path) -> None:
     change_training(own_sweep, a_run(own_sweep), flops_spent=1)
     failed = bench("check-submission", own_sweep)
     assert failed.status == 2
-    assert failed.err.splitlines()[-1].startswith("refused: run next-token-32x2-s0-4.0e9")
+    assert failed.err.splitlines()[-1].startswith("refused: run next-token-32x2-s0-4.0e09")
     said = json.loads(bench("check-submission", own_sweep, "--json").out)
     assert (said["passes"], said["replay"]) == (False, "none")
     none = bench("check-submission", own_sweep / "nowhere")

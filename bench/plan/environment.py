@@ -20,12 +20,16 @@ from bench.registry import BUILT_INS, GROUP, targets
 
 PACKAGES = "paradigm-bench torch torchvision lightning numpy scipy torch-fidelity transformers diffusers".split()
 """Those whose version may change a number."""
+VECTOR_UNITS = frozenset("avx avx2 fma avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_tile asimd asimddp sve sve2".split())
+"""Flags of processors that torch's kernels are chosen by; virtual machines often hide the processor's own name."""
 
 
 def processor_kind() -> dict[str, str]:
     """What decides the last digit of a number: the kind of processor, of device, and the version of torch."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"processor": announced()[0] or platform.machine(), "device": device, "torch": torch.__version__}
+    name, flags = announced()
+    processor = " ".join([name or platform.machine(), *sorted(flags & VECTOR_UNITS)])
+    return {"processor": processor, "device": device, "torch": torch.__version__}
 
 
 def environment(machine: Machine, paradigms: Iterable[str]) -> dict[str, Any]:

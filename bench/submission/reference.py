@@ -72,7 +72,7 @@ def _values(
     identity: Identity, frame: pd.DataFrame, reference: Reference, rules: Rules
 ) -> Iterator[tuple[Run, Metric, float, pd.DataFrame]]:
     """Each run's value of each metric on its scale, with the reference rows of its configuration."""
-    alike = {}
+    alike: dict[str, list[str]] = {}
     for run_id, run in reference.identity.runs.items():
         alike.setdefault(_configuration(run), []).append(run_id)
     for name in rules.band.metrics:

@@ -91,6 +91,7 @@ def _train(submission: Submission, runs: list[Run], results: Results, display: D
     bind_experiment(results, submission.identity)
     write_text(results.plan, submission.results.plan.read_text())
     for num in sorted({run.recipe.num_training_images for run in runs}):
+        dataset.check(num)
         fill_latents(sorted({run.tokenizer for run in runs}), num, results, dataset, display)
     wanted = {run.run_id for run in runs}
     jobs = [replace(job, runs=tuple(run for run in job.runs if run.run_id in wanted)) for job in stored_jobs(results)]
@@ -99,7 +100,9 @@ def _train(submission: Submission, runs: list[Run], results: Results, display: D
     with display.training(training_flops(jobs)) as tracker:
         for job in jobs:
             threads = int(submission.records[job.runs[0].run_id].training.get("num_threads", job.machine.num_threads))
-            worker.run_job(replace(job, machine=replace(job.machine, num_threads=threads)), DirectReports(tracker))
+            job = replace(job, machine=replace(job.machine, num_threads=threads))
+            if worker.run_job(job, DirectReports(tracker)) == "interrupted":
+                raise KeyboardInterrupt
 
 
 def _same_kind(submission: Submission, run: Run) -> bool:
