@@ -1,6 +1,7 @@
 """The leaderboard of submissions, and what it exports."""
 
 import hashlib
+import html
 import json
 import shutil
 from pathlib import Path
@@ -57,9 +58,8 @@ def test_the_page_escapes_names_and_runs_nothing(written: Path) -> None:
     assert "&lt;b&gt;theirs&lt;b&gt;" in page
     assert "<b>theirs" not in page
     assert "<script" not in page
-    assert "default-src 'none'" in page
-    assert page.count("Who stands") == 0
-    assert "4.0e9 training FLOPs per run" in page or "4e9 training FLOPs per run" in page
+    assert "default-src 'none'" in html.unescape(page)
+    assert "4e9 training FLOPs per run" in page
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -51,22 +51,22 @@ def check_runs(submission: Submission, rules: Rules) -> Iterator[str]:
         if record.status != "done":
             yield f"run {run_id} is {record.status}; every run must be finished"
         else:
-            yield from _check_rows(submission, submission.runs[run_id])
+            yield from _check_rows(submission, run_id)
 
 
-def _check_rows(submission: Submission, run: Run) -> Iterator[str]:
+def _check_rows(submission: Submission, run_id: str) -> Iterator[str]:
     """A finished run has a row for each setting of its method, and one for each metric that settings are chosen for."""
-    settings, evaluation = submission.identity.methods[run.method].settings, submission.identity.evaluation
-    rows = read_lines(submission.results.run_folder(run.run_id).evals)
+    method, evaluation = submission.identity.methods.get(submission.runs[run_id].method), submission.identity.evaluation
+    rows = read_lines(submission.results.run_folder(run_id).evals)
     if not rows:
-        yield f"run {run.run_id} is done and has no rows in evals.jsonl"
-    if evaluation.share is not None:
+        yield f"run {run_id} is done and has no rows in evals.jsonl"
+    if evaluation.share is not None or method is None:
         return
     tried = sum(row.get("split") == "validation" for row in rows)
-    if tried != len(settings):
-        yield f"run {run.run_id} has {tried} of {len(settings)} sampler settings in evals.jsonl"
+    if tried != len(method.settings):
+        yield f"run {run_id} has {tried} of {len(method.settings)} sampler settings in evals.jsonl"
     if not evaluation.validation_only and not any(row.get("split") == "test" and row.get("ema") for row in rows):
-        yield f"run {run.run_id} has no row on test conditions in evals.jsonl"
+        yield f"run {run_id} has no row on test conditions in evals.jsonl"
 
 
 def check_seeds(submission: Submission, rules: Rules) -> Iterator[str]:
@@ -85,7 +85,8 @@ def check_seeds(submission: Submission, rules: Rules) -> Iterator[str]:
         if seeds != expected:
             yield f"{where}: seeds {_listed(seeds)} instead of {_listed(expected)}; none may be left out or repeated"
         at_budget.setdefault(first.flops_budget, {}).setdefault(first.method, set()).update(seeds)
-        losses = Counter(loss for run in runs if (loss := submission.records[run.run_id].training.get("loss")) is not None)
+        known = [submission.records[run.run_id].training for run in runs if run.run_id in submission.records]
+        losses = Counter(training["loss"] for training in known if isinstance(training.get("loss"), float))
         for loss, times in losses.items():
             if times > 1:
                 yield f"{where}: {times} seeds have the same loss {loss}; one seed was handed in {times} times"
