@@ -106,15 +106,15 @@ def leaderboard(options: argparse.Namespace) -> int:
     from bench.submission.verdict import judge
 
     rules, reference = _rules_and_reference(options)
-    judged = {}
+    judged = []
     for folder in options.results:
         submission = read_submission(folder)
         verdict = judge(submission, reference, rules)
         for line in verdict.refused:
             print(f"refused: {folder}: {line}", file=sys.stderr)
-        judged[folder] = submission, verdict
-    if any(verdict.refused for _, verdict in judged.values()):
+        judged.append((submission, verdict))
+    if any(verdict.refused for _, verdict in judged):
         return 2
-    for path in write_leaderboard(list(judged.values()), options.out):
+    for path in write_leaderboard(judged, options.out):
         print(path)
     return 0
