@@ -79,13 +79,15 @@ def _values(
         metric = METRICS[name]
         ours, theirs = (_rows(table, metric) for table in (frame, reference.table))
         for row, value in zip(ours.to_dict("records"), metric.scaled(ours), strict=True):
-            run = identity.runs.get(row["run_id"])
-            others = theirs[theirs["run_id"].isin(alike.get(_configuration(run), ()))] if run else theirs.iloc[:0]
-            if run is None or others["seed"].nunique() < rules.band.min_seeds:
+            mine = identity.runs.get(row["run_id"])
+            if mine is None:
                 continue
-            if metric.of_images and not _sampled_alike(identity, row, reference, run, others):
+            others = theirs[theirs["run_id"].isin(alike.get(_configuration(mine), ()))]
+            if others["seed"].nunique() < rules.band.min_seeds:
                 continue
-            yield run, metric, float(value), others
+            if metric.of_images and not _sampled_alike(identity, row, reference, mine, others):
+                continue
+            yield mine, metric, float(value), others
 
 
 def _rows(table: pd.DataFrame, metric: Metric) -> pd.DataFrame:
