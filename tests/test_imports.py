@@ -15,19 +15,20 @@ ALLOWED_FOR_PARADIGMS = {"bench.paradigm", "bench.backbone", "bench.conditioning
 LONGEST_FILE = 300
 
 NEVER = {
-    "config": "flops data tokenizers plan train evaluate results sweep analysis report prepare cli speed torch "
+    "config": "flops data tokenizers plan train evaluate results sweep analysis report submission prepare cli speed torch "
     "paradigm backbone conditioning model",
-    "flops": "data plan train evaluate results sweep analysis report prepare cli speed",
-    "tokenizers": "data plan train evaluate results sweep analysis report prepare cli speed",
-    "data": "plan train evaluate results sweep analysis report prepare cli speed",
-    "plan": "train evaluate sweep analysis report prepare cli speed",
-    "results": "data tokenizers plan train evaluate sweep analysis report prepare cli speed torch",
-    "train": "plan evaluate sweep analysis report prepare cli speed",
-    "evaluate": "plan train sweep analysis report prepare cli speed",
-    "analysis": "config flops data tokenizers plan train evaluate sweep report prepare cli speed torch pathlib",
-    "report": "flops data tokenizers plan train evaluate sweep prepare cli speed torch",
-    "sweep": "prepare cli speed",
-    "prepare": "plan train sweep analysis report cli speed",
+    "flops": "data plan train evaluate results sweep analysis report submission prepare cli speed",
+    "tokenizers": "data plan train evaluate results sweep analysis report submission prepare cli speed",
+    "data": "plan train evaluate results sweep analysis report submission prepare cli speed",
+    "plan": "train evaluate sweep analysis report submission prepare cli speed",
+    "results": "data tokenizers plan train evaluate sweep analysis report submission prepare cli speed torch",
+    "train": "plan evaluate sweep analysis report submission prepare cli speed",
+    "evaluate": "plan train sweep analysis report submission prepare cli speed",
+    "analysis": "config flops data tokenizers plan train evaluate sweep report submission prepare cli speed torch pathlib",
+    "report": "flops data tokenizers plan train evaluate sweep submission prepare cli speed torch",
+    "sweep": "submission prepare cli speed",
+    "submission": "prepare cli speed",
+    "prepare": "plan train sweep analysis report submission cli speed",
     "cli": "speed",
 }
 """Per room the rooms, and packages, that it never imports."""
@@ -118,6 +119,8 @@ OWN_FILES = {
     "plan/laws.py",
     "evaluate/pretrained.py",
     "cli/scaffold.py",
+    "submission/rules.py",
+    "submission/folder.py",
 }
 """Files that may name a file: of the results folder the first alone; the others name those of other folders."""
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from bench.cli.compare import compare
 from bench.cli.stages import evaluate, forecast, plan, report, run, status, sweep, table
+from bench.cli.submissions import REFERENCE, check_submission, leaderboard
 from bench.cli.tools import check, doctor, new, paradigms, prepare, sample
 from bench.cli.watch import watch
 from bench.config.file import DEFAULT_EXPERIMENT, LADDER_EXPERIMENT
@@ -107,6 +108,18 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("compare", compare, "sweeps of one protocol side by side: differences per cell, and what differs in the experiment")
     sub.add_argument("results", type=Path, nargs="+", help="results folders; all are compared with the first")
     sub.add_argument("--json", action="store_true", help="one JSON object per comparison")
+    text = "apply the rules of a submission to a results folder and replay its smallest rung; 2 when it is refused"
+    sub = add("check-submission", check_submission, text)
+    sub.add_argument("results", type=Path)
+    sub.add_argument("--reference", type=Path, help=f"results folder of the baselines' many seeds (default: {REFERENCE})")
+    sub.add_argument("--data", help="where the submission's images lie on this machine")
+    sub.add_argument("--download", action="store_true", help="let missing data and networks be fetched from the network")
+    sub.add_argument("--no-replay", action="store_true", help="train nothing: what fits together passes, changed or not")
+    sub.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
+    sub = add("leaderboard", leaderboard, "one page of all submissions that keep the rules, and exports for other tools")
+    sub.add_argument("results", type=Path, nargs="+", help="submissions of one protocol")
+    sub.add_argument("--reference", type=Path, help=f"results folder of the baselines' many seeds (default: {REFERENCE})")
+    sub.add_argument("--out", type=Path, default=Path("leaderboard"), help="folder to write (default: leaderboard)")
     sub = add("paradigms", paradigms, "list the known paradigms and where they come from")
     sub.add_argument("--json", action="store_true", help="one JSON object per paradigm")
     sub = add("check", check, "run the conformance test on a paradigm")

@@ -35,6 +35,8 @@ class TokenizedData(ABC):
     """Images that are encoded between two reports of progress."""
     views: int
     """Versions of each image that are cached: 2 where it is kept mirrored too."""
+    endless: bool = False
+    """Whether training images are rendered as often as anybody wants, so that not all need lie in a cache."""
     autoencoder_configs: Mapping[str, AutoencoderConfig | PretrainedConfig]
     tokenizer_configs: Mapping[str, TokenizerConfig]
 

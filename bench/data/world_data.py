@@ -24,7 +24,7 @@ WEIGHTS = Path(__file__).parent.parent / "weights"
 class TokenizedWorld(TokenizedData):
     """What the procedural worlds have in common: images are rendered, so nothing can be missing."""
 
-    views, chunk = 1, 2048
+    views, chunk, endless = 1, 2048, True
     tokenizer_configs = TOKENIZERS
     generator_version: int
     family: str

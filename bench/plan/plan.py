@@ -125,11 +125,6 @@ class Plan:
         return pd.DataFrame(self.rows, columns=list(PLAN_COLUMNS))
 
     @property
-    def endless(self) -> bool:
-        """Whether the training images are a procedural world's and need not all lie in a cache."""
-        return isinstance(self.experiment.data, str)
-
-    @property
     def total_flops(self) -> float:
         """Training FLOPs of all runs: every trunk to its last branch and every cooldown."""
         groups = self.trunks.values()

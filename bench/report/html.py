@@ -26,12 +26,22 @@ def render(content: dict[str, Any], *, live: bool = False) -> str:
     ]
     content = {**content, "data": Markup(content["data"]), "style": Markup(_text(STYLE)), "live": live}
     content |= {"policy": policy(scripts, live=live), "scripts": [Markup(script) for script in scripts]}
-    environment = Environment(loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("page.html.jinja").render(content)
+    return _environment().get_template("page.html.jinja").render(content)
+
+
+def render_still(template: str, content: dict[str, Any]) -> str:
+    """A page without scripts, from a template of its own; its policy lets nothing run and nothing be fetched."""
+    return _environment().get_template(template).render({**content, "style": Markup(_text(STYLE)), "policy": policy([])})
+
+
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def policy(scripts: list[str], *, live: bool = False) -> str:
     """A Content-Security-Policy under which these scripts run and no others."""
+    if not scripts:
+        return "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
     connect = "; connect-src 'self'" if live else ""
     return (

@@ -4,6 +4,7 @@
     results/<name>/plan.csv            what every run was counted to cost; read by table
     results/<name>/table.csv report.html figures/
     results/<name>/forecast.json       what was predicted before it was trained
+    results/<name>/environment.json    the machine, packages and plugins of the last sweep that trained here
     results/<name>/runs/<run_id>/      run.json metrics.jsonl evals.jsonl weights.safetensors samples.png examples.png
                                        logs/{csv,tensorboard}/
     results/<name>/trunks/<trunk_id>/  metrics.jsonl and checkpoints to branch from; beside it <trunk_id>.lock
@@ -126,6 +127,12 @@ class RunFolder(TrainingFolder):
         except ValueError as error:
             raise ValueError(f"{self.record_file} is damaged ({error}); delete it and train the run again") from error
 
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The run's configuration as run.json holds it; empty where there is none."""
+        found = self._content().get("run")
+        return found if isinstance(found, dict) else {}
+
     def save_record(self, run: Run, **changes: Any) -> None:
         """Change some fields of run.json, written whole."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -194,6 +201,16 @@ class Results:
     def forecast(self) -> Path:
         """What was predicted before it was trained."""
         return self.root / "forecast.json"
+
+    @property
+    def environment(self) -> Path:
+        """The machine, packages and plugins behind the runs."""
+        return self.root / "environment.json"
+
+    @property
+    def kept_runs(self) -> list[str]:
+        """Names of the runs that have a folder here, sorted."""
+        return sorted(path.name for path in (self.root / "runs").glob("*") if path.is_dir())
 
     def run_folder(self, run_id: str) -> RunFolder:
         """Files of a run."""

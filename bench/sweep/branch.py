@@ -10,6 +10,7 @@ from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.data.stream import training_images
 from bench.files import read_lines, write_lines
+from bench.plan.environment import processor_kind
 from bench.plan.machine import Machine, git_sha
 from bench.results.folder import STEP_KEYS, Results, checkpoints
 from bench.sweep.reports import RunReporter
@@ -98,6 +99,7 @@ class RunTraining:
             "epochs": round(images / len(training_images(self.latents)), 3),
             "loss": done.loss,
             "train_seconds": round(trunk_seconds + done.seconds, 2),
+            **processor_kind(),
             "device": self.machine.device,
             "num_devices": self.machine.devices * self.machine.nodes,
             "num_threads": self.machine.num_threads,

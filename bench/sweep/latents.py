@@ -14,18 +14,25 @@ from bench.results.folder import Results
 
 def missing_latents(plan: Plan, results: Results, dataset: TokenizedData) -> dict[str, Path]:
     """Tokenizers that the plan uses whose latent cache is not complete, and where it lies."""
-    num = plan.experiment.recipe.num_training_images
-    folders = {name: dataset.latent_folder(results.cache, name, num) for name in plan.experiment.tokenizers}
+    return _incomplete(plan.experiment.tokenizers, plan.experiment.recipe.num_training_images, results, dataset)
+
+
+def _incomplete(tokenizers: list[str], num: int, results: Results, dataset: TokenizedData) -> dict[str, Path]:
+    folders = {name: dataset.latent_folder(results.cache, name, num) for name in tokenizers}
     return {name: folder for name, folder in folders.items() if not is_complete(folder)}
 
 
 def encode_latents(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> None:
     """Fill the latent cache of every tokenizer that the plan uses; of an endless world, as far as the disk allows."""
-    wanted = plan.experiment.recipe.num_training_images
-    rows = {name: dataset.row_bytes(name) for name in plan.experiment.tokenizers}
-    for tokenizer, folder in missing_latents(plan, results, dataset).items():
+    fill_latents(plan.experiment.tokenizers, plan.experiment.recipe.num_training_images, results, dataset, display)
+
+
+def fill_latents(tokenizers: list[str], wanted: int, results: Results, dataset: TokenizedData, display: Display) -> None:
+    """Fill the latent caches of tokenizers with so many training images; of an endless world, as far as the disk allows."""
+    rows = {name: dataset.row_bytes(name) for name in tokenizers}
+    for tokenizer, folder in _incomplete(tokenizers, wanted, results, dataset).items():
         num, about = wanted, dataset.about()
-        if plan.endless:
+        if dataset.endless:
             num = cached_images(folder, wanted, rows[tokenizer], rows[tokenizer] / sum(rows.values()))
         if num < wanted:
             about |= about_stream(dataset, tokenizer, wanted)

@@ -6,10 +6,13 @@ looks at the disk first, so that the same command resumes; a job that fails mark
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from bench.data.base import TokenizedData
 from bench.errors import nearest
+from bench.files import write_text
+from bench.plan.environment import environment
 from bench.plan.plan import Plan
 from bench.progress import Display
 from bench.report.page import write_report
@@ -53,6 +56,9 @@ def begin(plan: Plan, results: Results, dataset: TokenizedData) -> list[TrunkJob
         check_judge(dataset)
     bind_experiment(results, plan.identity)
     save_frame(plan.frame, results.plan)
+    if jobs:
+        found = environment(plan.machine, {planned.run.paradigm for planned in plan.runs})
+        write_text(results.environment, json.dumps(found, indent=1) + "\n")
     return jobs
 
 
