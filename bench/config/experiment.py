@@ -10,6 +10,8 @@ from typing import Any, Literal
 from bench.config.data import ImageData
 from bench.errors import nearest
 
+FlopRule = Literal["meta-v1", "meta-v2"]
+"""How training is billed: 3 x the forward pass (bench/flops/count.py), or every product of the step (bench/flops/step.py)."""
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -154,6 +156,8 @@ class Experiment:
     """Training seeds: for each size, one number per rung."""
     recipe: Recipe
     evaluation: Evaluation = field(default_factory=Evaluation)
+    flop_rule: FlopRule = "meta-v2"
+    """How its runs are billed, which is part of their identity; experiments whose results are older say "meta-v1"."""
     search: bool = False
     """A learning-rate search: every rate runs at every size, scored on the validation captions alone."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.config.experiment import Json, Recipe, Size
+from bench.config.experiment import FlopRule, Json, Recipe, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,10 @@ class Run:
     seed: int
     learning_rate: float
     recipe: Recipe
-    flop_rule: str
+    flop_rule: FlopRule
     flops_budget: int
+    plugin: str = ""
+    """Package, version and source of a paradigm of another package; empty for built-ins, whose versions are paradigm_version."""
 
     @property
     def size(self) -> Size:
@@ -41,12 +43,12 @@ class Run:
     @property
     def trunk_id(self) -> str:
         """Name of the constant-rate trunk that this run branches off: the same for all budgets."""
-        return self._identifier({**asdict(self), "flops_budget": None}, "trunk")
+        return self._identifier({**self.content(), "flops_budget": None}, "trunk")
 
     @property
     def run_id(self) -> str:
         """Readable prefix and hash of the whole configuration. Never parse it."""
-        return self._identifier(asdict(self), f"{self.flops_budget:.1e}".replace("e+", "e"))
+        return self._identifier(self.content(), f"{self.flops_budget:.1e}".replace("e+", "e"))
 
     @property
     def branch_flops(self) -> float:
@@ -58,13 +60,20 @@ class Run:
         """Training FLOPs of its own, from there to its budget."""
         return self.recipe.cooldown * self.flops_budget
 
+    def content(self) -> dict[str, Any]:
+        """All fields as JSON has them; a built-in has no field for a plugin, as before there was one."""
+        content = asdict(self)
+        if not self.plugin:
+            del content["plugin"]
+        return content
+
     def _identifier(self, content: dict[str, Any], middle: str) -> str:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.method}-{self.size.name}-s{self.seed}-{middle}-{digest}"
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Run:
-        """Inverse of dataclasses.asdict, also after a JSON round trip.
+        """Inverse of content and of dataclasses.asdict, also after a JSON round trip.
 
         Raises:
             KeyError, TypeError: when it is no run of this version.

@@ -13,11 +13,11 @@ import torch
 from bench.config.experiment import Experiment, Method, Size
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.flops.count import FLOP_RULE
 from bench.model import build_meta
 from bench.plan.calibrate import calibrate
 from bench.plan.cost import check_sampler, count_run
 from bench.plan.machine import Machine, check_memory, device_memory, this_machine
+from bench.plan.plugin import plugin_identity
 from bench.progress import format_hours
 from bench.randomness import micro_batches
 from bench.registry import load
@@ -58,6 +58,7 @@ class PlannedRun:
             "trunk_id": run.trunk_id,
             "method": run.method,
             "paradigm": run.paradigm,
+            "plugin": run.plugin,
             "tokenizer": f"{run.tokenizer}@{run.tokenizer_hash}",
             "width": run.width,
             "depth": run.depth,
@@ -208,6 +209,7 @@ def first_run(experiment: Experiment, method: Method, size: Size, budget: int, d
         method=method.name,
         paradigm=method.paradigm,
         paradigm_version=load(method.paradigm).version,
+        plugin=plugin_identity(method.paradigm),
         options=method.options,
         tokenizer=method.tokenizer,
         tokenizer_hash=dataset.tokenizer_hash(method.tokenizer),
@@ -216,7 +218,7 @@ def first_run(experiment: Experiment, method: Method, size: Size, budget: int, d
         seed=0,
         learning_rate=experiment.rates(method, 0)[0],
         recipe=experiment.recipe,
-        flop_rule=FLOP_RULE,
+        flop_rule=experiment.flop_rule,
         flops_budget=budget,
     )
 

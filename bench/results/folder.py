@@ -15,7 +15,7 @@ JSONL is the truth, appended and flushed; `table.csv` is derived, one row per ru
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ class RunFolder(TrainingFolder):
     def save_record(self, run: Run, **changes: Any) -> None:
         """Change some fields of run.json, written whole."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.record_file, json.dumps({**self._content(), "run": asdict(run), **changes}, indent=1))
+        write_text(self.record_file, json.dumps({**self._content(), "run": run.content(), **changes}, indent=1))
 
     def _content(self) -> dict[str, Any]:
         return read_json(self.record_file) if self.record_file.exists() else {}
