@@ -144,12 +144,12 @@ def residual_noise(compute: Array, log_values: Array, design: Array, ladders: ND
     center = float(log_c.mean())
     slopes = SLOPES if np.ptp(log_c) > 0 else np.zeros(1)
     correlations, kinds = _correlations(log_c, ladders)
-    roots = np.linalg.cholesky(kinds)
+    roots: Array = np.asarray(np.linalg.cholesky(kinds), dtype=np.float64)
     scale = np.exp(-0.5 * slopes * (log_c - center)[:, None])  # (n, B)
     both = np.concatenate([design, log_values[:, None]], axis=1)
     scaled = (scale[:, :, None] * both[:, None]).reshape(n, -1)
     whitened = np.linalg.solve(roots, scaled).reshape(len(roots), n, len(slopes), p + 1).transpose(0, 2, 1, 3)  # (K, B, n, P + 1)
-    triangle = np.linalg.qr(whitened, mode="r")
+    triangle: Array = np.asarray(np.linalg.qr(whitened, mode="r"))  # (K, B, P + 1, P + 1)
     precisions, last = triangle[..., :p, :p], triangle[..., :p, p]
     squares = np.maximum(triangle[..., p, p] ** 2, 1e-24)
     log_determinants = 2 * np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)[:, None]  # the slopes' own cancel at the center
@@ -159,7 +159,7 @@ def residual_noise(compute: Array, log_values: Array, design: Array, ladders: ND
         odds += np.log(np.tile(np.gradient(CORRELATIONS), 2))[:, None]
     odds = np.exp(odds - odds.max())
     odds /= odds.sum()
-    estimates = np.linalg.solve(precisions, last[..., None])[..., 0]
+    estimates: Array = np.asarray(np.linalg.solve(precisions, last[..., None])[..., 0], dtype=np.float64)
     return SeedNoise(
         log_c, center, slopes, correlations, roots, freedom, squares, odds, estimates, precisions.transpose(0, 1, 3, 2)
     )
