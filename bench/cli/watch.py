@@ -130,7 +130,8 @@ def serve(results: Results, port: int) -> ThreadingHTTPServer:
         ValueError: when the folder holds no sweep.
         UserError: when the port is taken.
     """
-    watched, hosts = Watched(results), set()
+    watched = Watched(results)
+    hosts: set[str] = set()
     try:
         server = ThreadingHTTPServer((HOST, port), handler(watched, hosts))
     except (OSError, OverflowError) as error:

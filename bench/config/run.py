@@ -61,8 +61,7 @@ class Run:
         return self.recipe.cooldown * self.flops_budget
 
     def content(self) -> dict[str, Any]:
-        """All fields as JSON has them; a recipe without CompleteP and a built-in have no fields for what they lack, as before there
-        were such fields."""
+        """All fields as JSON has them; a recipe without CompleteP and a built-in lack the fields that name these, as before."""
         content = asdict(self)
         if self.recipe.completep_base is None:
             del content["recipe"]["completep_base"]

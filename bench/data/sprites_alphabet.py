@@ -37,7 +37,7 @@ def _patterns() -> np.ndarray:
     left = bits.astype(bool).reshape(-1, GRID_CELLS, half)
     patterns = np.concatenate([left, left[:, :, half - 2 :: -1]], axis=2)
     filled = patterns.sum((1, 2))
-    fills = patterns.any(2).all(1) & patterns.any(1).all(1)
+    fills = np.all(patterns.any(2), axis=1) & np.all(patterns.any(1), axis=1)
     patterns = patterns[fills & (filled >= FILLED_CELLS[0]) & (filled <= FILLED_CELLS[1])]
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[1] = ndimage.generate_binary_structure(2, 1)

@@ -67,14 +67,15 @@ def base_rate(laws: Laws, method: Method) -> BaseRate:
         ValueError: when the method gives several.
     """
     found = laws.rate(method.paradigm)
-    if len(method.learning_rates) > 1:
+    if not method.learning_rates:
+        return found
+    given = method.learning_rates[0]
+    if len(method.learning_rates) > 1 or isinstance(given, tuple):
         raise ValueError(
             f"method {method.name!r}: a ladder carries one learning rate, found at width {found.width} with batch {found.batch}, "
             f"to all sizes; give one or none, not {len(method.learning_rates)}"
         )
-    if method.learning_rates:
-        return replace(found, value=method.learning_rates[0], source=FIXED)
-    return found
+    return replace(found, value=given, source=FIXED)
 
 
 def carried_rate(laws: Laws, found: BaseRate, size: Size, completep_base: Size | None, batch: int, images: float) -> float:
