@@ -12,6 +12,10 @@ from bench.testing.example import BATCH, build, draw, example_batch
 STEPS = (200, 400)
 """Training steps; a loss that has taught something, but not enough, after the first number is trained anew for the second."""
 LEAST_PROMISING = 0.3
+LEAST_NEAREST = 0.5
+"""Share of the samples of a density, whose loss falls below 0, that must be nearest to their image: it is learnt slowly, and a
+token drawn wide leads the next ones astray. A Gaussian mixture token by token reaches .62 after 200 steps and .75 after 400;
+chance is 1 / 8."""
 COPIES = 4
 """Of each image in a step, each with its own noise."""
 RATE = 5e-3
@@ -61,10 +65,10 @@ def check_memory(cls: type[Paradigm], **options: object) -> list[str]:
     for steps in STEPS:
         paradigm = build(cls, **options)
         tokens, condition = example_batch(paradigm.space)
-        learn(paradigm, tokens, condition, steps)
+        last = learn(paradigm, tokens, condition, steps)[-1]
         wanted, asked = _repeated(tokens, condition)
         exact, nearest = recalled(draw(paradigm.eval(), asked), wanted, tokens)
-        if exact >= LEAST_EXACT[paradigm.reads]:
+        if exact >= LEAST_EXACT[paradigm.reads] or (last < 0 and nearest >= LEAST_NEAREST):
             return []
         if exact < LEAST_PROMISING:
             break
