@@ -87,11 +87,11 @@ def _cells(first: Analysis, second: Analysis, name: str) -> Iterator[CellDiffere
         values = [analysis.values(name, budget) for analysis in (first, second)]
         for method in [method for method in first.methods if method in a and method in b]:
             lead = difference(b[method], a[method])
-            here, there = (float(each[method].mean()) for each in values)
+            one, two = (float(each[method].mean()) for each in values)
             effect = None if lead is None else lead.interval.map(metric.effect_size)
             counts = (len(a[method].values), len(b[method].values))
             yield CellDifference(
-                name, method, float(budget), here, there, counts, effect, float("nan") if lead is None else lead.p_value
+                name, method, float(budget), one, two, counts, effect, float("nan") if lead is None else lead.p_value
             )
 
 

@@ -33,7 +33,7 @@ from bench.results.table import finished_rows, load_search, load_table
 SAMPLES = "samples"
 NOT_TESTED = "not tested"
 PAGE_COLORS = 96
-"""Of a figure on the page; its file has all. Measured on the default's 22: a third of the bytes, no difference to see."""
+"""Of a figure on the page, which keeps the page small; its file has all."""
 LIVE_DRAWS = 200
 """Of fits while a sweep runs; the report takes all."""
 SAMPLES_KEPT = "Samples of the runs, drawn when they were at hand."
