@@ -61,6 +61,6 @@ EXPERIMENT = Experiment(
     budget=1e13,
     rungs=(0.01, 0.03, 0.1, 0.3, 1.0),
     num_seeds=((1, 1, 1, 1, 1),) * 3,
-    recipe=Recipe(batch_size=32, precision="fp32", num_training_images=262_144),
+    recipe=Recipe(batch_size=32, precision="fp32", num_training_images=131_072),
     evaluation=Evaluation(num_samples=1024, num_held_out=512, num_validation=256, throughput_batches=(64,)),
 )

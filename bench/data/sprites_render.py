@@ -27,6 +27,7 @@ class Objects:
     image: np.ndarray  # (m,) int64
     kind: np.ndarray  # (m,) int64
     size: np.ndarray  # (m,) int64
+    color: np.ndarray  # (m,) int64
     row: np.ndarray  # (m,) int64, of the field
     column: np.ndarray  # (m,) int64, of the field
     top: np.ndarray  # (m,) int64, pixels inside the field
@@ -112,6 +113,7 @@ def objects(world: SpritesWorld, captions: Captions, indices: np.ndarray, split:
         image=image,
         kind=captions.kind[image, phrase],
         size=size,
+        color=color,
         row=row[image, phrase],
         column=column[image, phrase] + member,
         **_appearance(c, size, color, own),
@@ -183,6 +185,7 @@ def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
         image=image,
         kind=kind,
         size=size,
+        color=color,
         row=row,
         column=column,
         **_appearance(c, size, color, own[:, 4:]),

@@ -38,10 +38,10 @@ RECIPE = NetworkRecipe(
     discrete_steps=4_000,
     autoencoder_batch_images=8,
     autoencoder_learning_rate=3e-3,
-    clip_steps=3_000,
+    clip_steps=1_200,
     clip_batch_pairs=64,
     clip_precision="fp32",
-    probe_steps=2_000,
+    probe_steps=1_200,
     probe_batch_images=16,
 )
 
