@@ -34,6 +34,8 @@ def opened(level: str) -> TokenizedSprites:
 
 def test_the_card_is_of_these_networks_and_its_errors_hold() -> None:
     dataset = opened("sprites40")
+    if not (dataset.folder / "card.json").exists():
+        pytest.skip("no card yet: `paradigm-bench prepare sprites40 --measure` writes it")
     card = json.loads((dataset.folder / "card.json").read_text())
     assert card["sha256_12"] == {network: dataset.hash(network) for network in own_networks(dataset)}
     assert card["world"]["name"] == "sprites40"

@@ -170,8 +170,8 @@ SMALL_SHARE = 2 / 3
 
 
 def sheets(world: SpritesWorld, indices: np.ndarray, share: float) -> Objects:
-    """Objects of sheets (n,) without captions: each field holds one with probability `share`, all kinds equally likely, no
-    held-out pair of kind and color. Autoencoders and probe learn from them: what measures should know the tail.
+    """Objects of sheets (n,) without captions: a field holds one with probability `share`, all kinds equally likely, no held-out
+    pair of kind and color. Autoencoders and probe learn from them: what measures should know the tail.
     """
     c, n = world.config, len(indices)
     g = c.fields_per_side

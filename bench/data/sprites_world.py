@@ -58,7 +58,7 @@ class SpritesWorld:
         return np.arange(self.config.num_kinds) * NUM_DECILES // self.config.num_kinds
 
     def held_out_color(self, kind: np.ndarray) -> np.ndarray:
-        """The one color in which training never shows each of some kinds (...)."""
+        """The one color in which training never shows each kind (n,), (n,)."""
         return kind % len(self.config.colors)
 
     def draw(self, split: SpriteSplit, indices: np.ndarray) -> Captions:

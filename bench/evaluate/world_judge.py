@@ -86,7 +86,7 @@ class WorldJudge(Judge, Generic[Captions]):
 
     @abstractmethod
     def captions(self, split: str, num: int) -> Captions:
-        """The frozen list of a split: "validation", "test" or "held_out"."""
+        """The frozen list (num,) of a split: "validation", "test" or "held_out"."""
 
     @abstractmethod
     def clusters(self, captions: Captions) -> np.ndarray:
@@ -102,7 +102,7 @@ class WorldJudge(Judge, Generic[Captions]):
 
     @abstractmethod
     def texts(self, captions: Captions) -> list[str]:
-        """Captions as a person would write them."""
+        """Captions (n,) as a person would write them."""
 
     @abstractmethod
     def renders(self, split: str, num: int, offset: int) -> Tensor:

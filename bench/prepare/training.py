@@ -54,10 +54,10 @@ def _schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: int = 100) -
 
 
 def train(model: nn.Module, loss: Callable[[int], Tensor], rate: float, steps: int, progress: Progress) -> None:
-    """The one optimization loop of this page: Adam on `loss(step)`.
+    """The one optimization loop of the suite's own networks: Adam on `loss(step)`.
 
     Raises:
-        FloatingPointError: when the loss is not finite.
+        FloatingPointError: when the loss is no finite number.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     schedule = _schedule(optimizer, steps)
