@@ -116,6 +116,7 @@ OWN_FILES = {
     "results/folder.py",
     "hub.py",
     "plan/laws.py",
+    "plan/plugin.py",
     "evaluate/pretrained.py",
     "cli/scaffold.py",
 }

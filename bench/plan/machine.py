@@ -113,9 +113,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def git_sha() -> str:
-    """Commit of the code, with "+" when the working tree differs; empty outside a checkout."""
-    folder = Path(__file__).parent
+def git_sha(folder: Path = Path(__file__).parent) -> str:
+    """Commit of the code in a folder, with "+" when the working tree differs; empty outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
