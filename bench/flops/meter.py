@@ -55,37 +55,47 @@ class FlopMeter:
         self._counts: dict[tuple[int, ...], FlopCount] = {}
         self._times_counted: dict[tuple[int, ...], int] = {}
         self._watch = ProductWatch()
-        self._pausing = False
+        self._watching = False
+        self._before_block = 0
 
     def attach(self, paradigm: Paradigm) -> None:
         """Make ready for a trained model. Compiled blocks are noted as a whole, by what they get: their products follow from it,
         and a compiler should not trace the watch."""
         if any("run_whole" in vars(block) for block in paradigm.backbone.blocks):
-            for model in (paradigm, self._meta):
+            for model, before, after in ((paradigm, self._pause, self._go_on), (self._meta, self._enter, self._leave)):
                 for block in model.modules():
                     if isinstance(block, Block):
-                        block.register_forward_pre_hook(self._pause)
-                        block.register_forward_hook(self._go_on, always_call=True)
+                        block.register_forward_pre_hook(before)
+                        block.register_forward_hook(after, always_call=True)
 
-    def _pause(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self._pausing:
+    def _enter(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._watching:
             self._watch.seen.append(inputs[0].numel())
+            self._before_block = len(self._watch.seen)
+
+    def _leave(self, *_: Any) -> None:
+        if self._watching:  # the causal discount of the block's attention stays
+            del self._watch.seen[self._before_block :]
+
+    def _pause(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._enter(block, inputs)
+        if self._watching:
             self._watch.__exit__(None, None, None)
 
     def _go_on(self, *_: Any) -> None:
-        if self._pausing:
+        if self._watching:
             self._watch.__enter__()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Around the loss of a step that `bill` is then asked about; the innermost of torch's modes."""
         self._watch.clear()
-        self._pausing = True
+        self._watching = True
         try:
             with self._watch:
                 yield
         finally:
-            self._pausing = False
+            self._watching = False
 
     def _products(self, batch: int, seed: int) -> tuple[int, ...]:
         """What the meta copy's loss runs under a step seed."""
