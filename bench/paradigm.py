@@ -67,6 +67,8 @@ class Paradigm(nn.Module, ABC):
     """Sampler steps when none are given; None where the sequence length fixes them."""
     version: ClassVar[int] = 1
     """Raise when results change; it is part of the run_id. Other packages are named there by version and source too."""
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of parameters that the loss alone reads, such as an auxiliary head; samplers read all others."""
     roles: ClassVar[Mapping[str, Role]] = {}
     """What parameters are to the width ("input", "hidden", "output", "vector" or "fixed"), by the beginning of their names, where
     their shapes do not tell (bench/parametrization.py)."""

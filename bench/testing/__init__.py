@@ -4,7 +4,7 @@ Each finding is one sentence. It checks the contract, not the quality of the ima
 """
 
 from bench.testing.example import BACKBONE, BATCH, CONDITIONS, SPACES, build, draw, example_batch, shake
-from bench.testing.learning import learn
+from bench.testing.learning import descend, learn
 from bench.testing.suite import check_paradigm, paradigm_checks
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SPACES",
     "build",
     "check_paradigm",
+    "descend",
     "draw",
     "example_batch",
     "learn",

@@ -58,6 +58,25 @@ def check_state(cls: type[Paradigm], **options: object) -> list[str]:
     return []
 
 
+def check_parameters(cls: type[Paradigm], **options: object) -> list[str]:
+    """Matrices and numbers that the loss reads decide what is sampled: it leaves no layer out, and the loss is told no more."""
+    paradigm = build(cls, **options).eval()
+    shake(paradigm)
+    tokens, condition = example_batch(paradigm.space)
+    loss, first, unread = seeded_loss(paradigm, tokens, condition), draw(paradigm, condition), []
+    for name, parameter in paradigm.named_parameters():
+        if parameter.ndim == 1 or name.startswith(paradigm.training_only):
+            continue
+        before = parameter.detach().clone()
+        parameter.data += 2.0 * torch.randint(2, parameter.shape, generator=torch.Generator().manual_seed(5)) - 1
+        if torch.equal(first, draw(paradigm, condition)):
+            changed = seeded_loss(paradigm, tokens, condition)
+            unread += [] if torch.allclose(loss, changed, rtol=1e-3, atol=1e-5) else [name]
+        parameter.data.copy_(before)
+    said = "its loss reads parameters that its sampler leaves out (those of training_only may be)"
+    return [f"{said}: {', '.join(unread)}"] if unread else []
+
+
 def _same_images(drawn: Tensor, tokens: Tensor) -> Tensor:
     """Whether each of B drawn images (B, ...) is, for nine tenths of its values, one of the B given ones (B, ...): (B,)."""
     equal = (drawn[:, None] - tokens[None]).abs() < 1e-3

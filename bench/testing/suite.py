@@ -19,7 +19,7 @@ from bench.testing.loss_checks import (
     check_shape,
     check_values,
 )
-from bench.testing.sample_checks import check_samples, check_state
+from bench.testing.sample_checks import check_parameters, check_samples, check_state
 
 Check = Callable[..., list[str]]
 
@@ -87,6 +87,7 @@ _STAGES: tuple[dict[str, Check], ...] = tuple(
             "sampling-cost": check_sampling_cost,
             "samples": check_samples,
             "state": check_state,
+            "parameters": check_parameters,
             "learning": check_learning,
             "memory": check_memory,
         },
