@@ -17,12 +17,13 @@ from bench.flops.step import count_step
 from bench.model import build_meta
 from bench.plan.plan import first_run
 from bench.registry import load
-from bench.testing import example_batch
+from bench.testing import example_batch, paradigm_checks
 from paradigms.diffusion import Diffusion
 from paradigms.next_token import NextToken
 
 CONFIG = BackboneConfig(width=64, depth=2, num_heads=2)
 BATCH = 4
+CHECKS = dict(paradigm_checks())
 HEAD = {"width": 48, "depth": 2, "time_features": 32, "multiplier": 3, "steps": 4}
 FIRST_LAYERS = {
     "diffusion": lambda d, hidden: LATENTS.num_tokens * LATENTS.channels * d + 256 * d,
@@ -157,10 +158,10 @@ def test_gradients_of_gradients_are_billed() -> None:
 class Convolutional(Diffusion):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.conv = nn.Conv2d(LATENTS.channels, LATENTS.channels, 3, padding=1)
+        self.conv = nn.Conv2d(self.space.channels, self.space.channels, 3, padding=1)
 
     def predict(self, x, t, condition):
-        image = x.transpose(1, 2).unflatten(2, (LATENTS.grid, LATENTS.grid))
+        image = x.transpose(1, 2).unflatten(2, (self.space.grid, self.space.grid))
         return super().predict(x + self.conv(image).flatten(2).transpose(1, 2), t, condition)
 
 
@@ -240,7 +241,8 @@ class MultiplyAndSum(Diffusion):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.weight = nn.Parameter(torch.randn(4 * CONFIG.width, CONFIG.width))
+        width = self.backbone.config.width
+        self.weight = nn.Parameter(torch.randn(4 * width, width))
 
     def hidden(self, x):
         return (x[:, :, None, :] * self.weight).sum(-1)
@@ -266,6 +268,15 @@ class BroadcastDistance(MultiplyAndSum):
 def test_products_by_free_operators_are_refused(cls: type) -> None:
     with pytest.raises(UncountedOperatorError, match="operators that cost nothing touch"):
         meter_of(cls).count(BATCH, 0)
+
+
+def test_the_check_counts_what_the_rule_does() -> None:
+    """No traceback for convolutions, gradients of gradients, forward mode; a sentence for what only looks free."""
+    training, sampling = CHECKS["training-cost"], CHECKS["sampling-cost"]
+    assert [training(cls) for cls in (Convolutional, GradientPenalty, MeanFlow, SelfConditioning)] == [[]] * 4
+    assert sampling(Convolutional) == []
+    (said,) = training(MultiplyAndSum)
+    assert "operators that cost nothing touch" in said
 
 
 class Calls(nn.Module):
@@ -299,6 +310,7 @@ ELEMENTWISE = {
     "group norm": lambda x: F.group_norm(x.transpose(1, 2), 4),
     "dropout": lambda x: F.dropout(x, 0.1),
     "cumulative maximum": lambda x: x.cummax(1).values,
+    "masked in place": lambda x: x.clone().masked_fill_(x.detach() > 0, 0.0),
     "smooth_l1": lambda x: F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none"),
 }
 
