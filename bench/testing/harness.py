@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from types import CodeType, FunctionType, ModuleType
 
@@ -20,13 +21,20 @@ def replaced(package: str) -> list[str]:
         if f"{name}.".startswith(WATCHED) and isinstance(loader, SourceFileLoader):
             held = (key for key, value in vars(module).items() if _package(value) == package)
             found += [f"{name}.{key}" for key in held]
-            code = loader.get_code(name)
-            assert code is not None
-            known: dict[str, list[CodeType]] = {}
-            for path, function in _functions(code):
-                known.setdefault(path, []).append(function)
+            known = _defined(name, loader)
             found += [f"{name}.{path}" for path, codes in known.items() if _is_other(module, path, codes)]
     return found
+
+
+@cache
+def _defined(name: str, loader: SourceFileLoader) -> dict[str, list[CodeType]]:
+    """Codes of the functions that a module's source defines, by path; read once per process."""
+    code = loader.get_code(name)
+    assert code is not None
+    known: dict[str, list[CodeType]] = {}
+    for path, function in _functions(code):
+        known.setdefault(path, []).append(function)
+    return known
 
 
 def _package(value: object) -> str:

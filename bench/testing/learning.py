@@ -13,8 +13,8 @@ from bench.testing.example import BATCH, build, draw, example_batch
 
 STEPS = (200, 400)
 """Training steps; what has not learnt enough after the first number is trained anew for the second."""
-LEAST_NEAREST = 0.5
-"""Share of the samples that must be nearest to the image of their condition; chance is 1 / 8. Latents are held to no more: honest
+LEAST_NEAREST = 0.375
+"""Share of the samples that must be nearest to the image of their condition, 3 x chance. Latents are held to no more: honest
 samplers of predicted noise multiply its errors where sampling begins, and a density is drawn with its spread."""
 LEAST_EXACT = 0.95
 """Share of the codes that must be right where the loss fell to CONFIDENT of its start; smoothed labels, which leave it at .19,
