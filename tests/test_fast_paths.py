@@ -162,7 +162,7 @@ def test_compiled_blocks_give_the_same_losses_and_gradients(name: str, monkeypat
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fast", ["bf16", "compiled"])
+@pytest.mark.parametrize("fast", ["bf16", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_fast_paths_are_billed_as_their_slow_twins(fast: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention as two products on a CPU in bf16, and blocks that a compiler has taken, whose inside nobody watches."""
     tokens, condition = batch_of("next-token", dropout=True)

@@ -328,7 +328,7 @@ CHECKS = dict(paradigm_checks())
         pytest.param(
             *(name, options, check),
             id=f"{name}-{','.join(options)}-{check}",
-            marks=[pytest.mark.slow] if check == "memory" and "order" not in options else [],
+            marks=[pytest.mark.slow] if check in ("memory", "parameters") and "order" not in options else [],
         )
         for name, options in VARIANTS
         for check in CHECKS

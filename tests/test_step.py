@@ -270,12 +270,21 @@ def test_products_by_free_operators_are_refused(cls: type) -> None:
         meter_of(cls).count(BATCH, 0)
 
 
-def test_the_check_counts_what_the_rule_does() -> None:
-    """No traceback for convolutions, gradients of gradients, forward mode; a sentence for what only looks free."""
-    training, sampling = CHECKS["training-cost"], CHECKS["sampling-cost"]
-    assert [training(cls) for cls in (Convolutional, GradientPenalty, MeanFlow, SelfConditioning)] == [[]] * 4
-    assert sampling(Convolutional) == []
-    (said,) = training(MultiplyAndSum)
+DEAR = [pytest.param(cls, marks=pytest.mark.slow) for cls in (GradientPenalty, MeanFlow, SelfConditioning)]
+
+
+@pytest.mark.parametrize("cls", [Convolutional, *DEAR])
+def test_the_check_counts_what_the_rule_does(cls: type) -> None:
+    assert CHECKS["training-cost"](cls) == []
+
+
+@pytest.mark.slow
+def test_the_check_counts_the_sampling_of_convolutions() -> None:
+    assert CHECKS["sampling-cost"](Convolutional) == []
+
+
+def test_the_check_refuses_what_only_looks_free() -> None:
+    (said,) = CHECKS["training-cost"](MultiplyAndSum)
     assert "operators that cost nothing touch" in said
 
 
