@@ -2,8 +2,9 @@
 
 Letters: B images, N tokens, C latent channels, V codes, M condition tokens.
 
-A plugin owns its embedding, its objective and its sampler. Everything else belongs to the harness, so that a plugin cannot
-misstate its own cost: FLOPs, budget, optimizer, EMA, data order, condition dropout, latency, checkpoints, evaluation.
+A plugin owns its embedding, its objective and its sampler. Everything else belongs to the harness: FLOPs, budget, optimizer, EMA,
+data order, condition dropout, latency, checkpoints, evaluation. It states no cost; what it runs is counted (docs/plugins.md says
+what it could still hide).
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Paradigm(nn.Module, ABC):
     default_steps: ClassVar[int | None]
     """Sampler steps when none are given; None where the sequence length fixes them."""
     version: ClassVar[int] = 1
-    """Raise when results change; it is part of the run_id."""
+    """Raise when results change; it is part of the run_id. Other packages are named there by version and source too."""
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of parameters that the loss alone reads, such as an auxiliary head; samplers read all others."""
     roles: ClassVar[Mapping[str, Role]] = {}
     """What parameters are to the width ("input", "hidden", "output", "vector" or "fixed"), by the beginning of their names, where
     their shapes do not tell (bench/parametrization.py)."""
@@ -93,7 +96,7 @@ class Paradigm(nn.Module, ABC):
             condition: B conditions, some hidden by the harness.
 
         Returns:
-            loss per image (B,), positive and finite, and scalars to log.
+            loss per image (B,), finite, and scalars to log, which are computed on the meta device too.
         """
 
     def negative_log_likelihood(self, tokens: Tensor, condition: Condition) -> Tensor | None:
@@ -123,7 +126,7 @@ class Paradigm(nn.Module, ABC):
             generator: the only source of randomness, on the parameters' device.
 
         Raises:
-            ValueError: for steps that the method cannot do, or a temperature that is not positive.
+            ValueError: for steps or a guidance that the method cannot do, or a temperature that is not positive.
         """
 
     @property

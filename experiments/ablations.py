@@ -36,6 +36,7 @@ def mar(width: int, rate: float) -> Method:
 
 EXPERIMENT = Experiment(
     name="ablations",
+    flop_rule="meta-v1",
     data="shapes32",
     methods=(
         mar(32, 2.5e-3),

@@ -42,6 +42,7 @@ MAR_SAMPLER = {"head_options": {"sampler": "probability-flow", "steps": 10}}
 
 EXPERIMENT = Experiment(
     name="digits",
+    flop_rule="meta-v1",
     data=DATA,
     methods=(
         Method(

@@ -56,6 +56,7 @@ METHODS = (
 
 EXPERIMENT = Experiment(
     name="mar-table1",
+    flop_rule="meta-v1",
     data="shapes32",
     methods=METHODS,
     sizes=DEFAULT["SIZES"][:1],

@@ -74,6 +74,7 @@ METHODS = (
 
 EXPERIMENT = Experiment(
     name="shapes",
+    flop_rule="meta-v1",
     data="shapes32",
     methods=METHODS,
     sizes=SIZES,

@@ -17,6 +17,7 @@ RATES = (1e-3, 5e-4, 3e-4)
 
 EXPERIMENT = Experiment(
     name="shapes64",
+    flop_rule="meta-v1",
     data="shapes64",
     methods=(
         Method(

@@ -9,6 +9,7 @@ SAME = ["run_id", "split", "guidance", "steps", "flops_spent", "loss", "fid", "k
 
 EXPERIMENT = Experiment(
     name="miniature",
+    flop_rule="meta-v1",
     data="shapes32",
     methods=(
         Method(

@@ -1,15 +1,20 @@
 """Deliberately broken plugins: the conformance test must name what is wrong with each."""
 
+from dataclasses import replace
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from bench.flops.count import FlopCount
+from bench.flops.meter import FlopMeter
 from bench.paradigm import Condition
-from bench.testing import check_paradigm, paradigm_checks
+from bench.testing import build, check_paradigm, example_batch, learn, learning, paradigm_checks
 from paradigms.diffusion import Diffusion
 from paradigms.masked_token import MaskedToken
-from paradigms.next_token import NextToken
+from paradigms.next_token import NextToken, NextTokenContinuous
 
 CHECKS = dict(paradigm_checks())
 
@@ -184,17 +189,111 @@ class MixesImages(NextToken):
         return (found + found.mean()) / 2, scalars
 
 
+class FlipsASign(Diffusion):
+    """The sampler walks the wrong way."""
+
+    def guided(self, x, t, condition, guide):
+        return -super().guided(x, t, condition, guide)
+
+
+class SkipsABlock(NextToken):
+    """The sampler leaves out a block that was trained."""
+
+    def sample(self, condition, **settings):
+        block = self.backbone.blocks[1]
+        whole = block.forward
+
+        def skipped(x, *rest):
+            whole(x, *rest)
+            return x
+
+        block.forward = skipped
+        try:
+            return super().sample(condition, **settings)
+        finally:
+            block.forward = whole
+
+
+class TwiceTheDepth(NextToken):
+    def __init__(self, backbone, space, conditions, **options):
+        super().__init__(replace(backbone, depth=2 * backbone.depth), space, conditions, **options)
+
+
+class CheapOnMeta(Diffusion):
+    """States the cost of one step and takes many."""
+
+    def sample(self, condition, *, steps, **settings):
+        return super().sample(condition, steps=1 if self.device.type == "meta" else steps, **settings)
+
+
+class KeepsSamples(Diffusion):
+    """The second call for a condition costs nothing."""
+
+    kept: ClassVar[dict] = {}
+
+    def sample(self, condition, *, generator, **settings):
+        key = (str(condition.tokens.tolist()) if self.device.type != "meta" else "", generator.initial_seed(), str(settings))
+        if key not in self.kept or self.device.type == "meta":
+            self.kept[key] = super().sample(condition, generator=generator, **settings)
+        return self.kept[key]
+
+
+class KeepsSamplesByWeights(KeepsSamples):
+    """The same where FLOPs are not looked at."""
+
+    kept: ClassVar[dict] = {}
+
+
+class ReplaysItsTokens(NextToken):
+    """Gives back the images that its loss saw."""
+
+    seen: ClassVar[list] = []
+
+    def loss(self, tokens, condition):
+        if tokens.device.type != "meta":
+            self.seen[:] = [tokens]
+        return super().loss(tokens, condition)
+
+    def sample(self, condition, **settings):
+        drawn = super().sample(condition, **settings)
+        return self.seen[0][: len(drawn)] if self.seen and self.device.type != "meta" else drawn
+
+
+class LearnsInItsLoss(NextToken):
+    """Writes tokens into its weights past the optimizer."""
+
+    def loss(self, tokens, condition):
+        with torch.no_grad():
+            self.positions[0, 0] += 1
+        return super().loss(tokens, condition)
+
+
+class IgnoresSteps(Diffusion):
+    def sample(self, condition, *, steps, **settings):
+        return super().sample(condition, steps=3, **settings)
+
+
+class PatchesTheMeter(NextToken):
+    """Bills a third."""
+
+    def loss(self, tokens, condition):
+        FlopMeter.bill = lambda meter, batch, seed: FlopCount(1, 1)
+        return super().loss(tokens, condition)
+
+
+class Stumbles(NextToken):
+    def sample(self, condition, **settings):
+        raise KeyError("what the author\nforgot")
+
+
 @pytest.mark.parametrize(
     ("plugin", "name", "said"),
     [
         (WrongShape, "loss-shape", "one value per image"),
-        (WrongSign, "loss-values", "not positive"),
         (NotFinite, "loss-values", "not finite"),
-        (IdleParameter, "learning", "without gradient after training: idle.weight"),
-        (DataDependentShape, "counting", "cannot be counted"),
-        (ReadsItsTarget, "leaks", "reads the token that it predicts"),
-        (LeavesTokensVisible, "leaks", "reads the token that it predicts"),
-        (KnowsTheCleanImage, "leaks", "reads the token that it predicts"),
+        (IdleParameter, "learning", "without gradient in 20 steps: idle.weight"),
+        (DataDependentShape, "training-cost", "cannot be counted"),
+        (ReadsItsTarget, "memory", "reads the token that it predicts"),
         (OutsideTheVocabulary, "samples", "int64 codes in 0..31"),
         (WrongSampleShape, "samples", "samples have shape"),
         (IgnoresCondition, "samples", "ignores the condition"),
@@ -203,20 +302,117 @@ class MixesImages(NextToken):
         (IgnoresGuidance, "samples", "ignores guidance"),
         (Dropout, "loss-modes", "differs between train() and eval()"),
         (KeepsStatistics, "loss-buffers", "changes buffers"),
-        (HidesItsCost, "counting", "where they are counted"),
-        (UnknownOperator, "counting", "does not know aten::cdist"),
+        (HidesItsCost, "training-cost", "other products on the meta device"),
+        (UnknownOperator, "training-cost", "does not know aten._euclidean_dist"),
         (NotDeterministic, "loss-repetition", "differs between two calls under the same torch seed"),
-        (LearnsNothing, "learning", "do not reduce the loss"),
         (NoiseByPlace, "loss-division", "the loss of half a batch"),
         (MixesImages, "loss-division", "the loss of half a batch"),
         (ScalarsAreNumbers, "loss-scalars", "names to scalar tensors"),
+        (FlipsASign, "memory", "its sampler does not follow what was trained"),
+        (TwiceTheDepth, "backbone", "depth 4, not the 2 that it was given"),
+        (CheapOnMeta, "sampling-cost", "where they are counted"),
+        (KeepsSamples, "sampling-cost", "runs 0 FLOPs on real tensors"),
+        (KeepsSamplesByWeights, "state", "samples stay when the weights change"),
+        (ReplaysItsTokens, "state", "it replays them"),
+        (LearnsInItsLoss, "loss-buffers", "changes buffers or parameters"),
+        (IgnoresSteps, "sampling-cost", "ignores steps"),
+        (Stumbles, "samples", "fails with KeyError"),
+        (SkipsABlock, "parameters", "leaves out (those of training_only may be): backbone.blocks.1"),
+        (KnowsTheCleanImage, "parameters", "may be): scale"),
+        *(
+            pytest.param(cls, "memory", "it draws others", marks=pytest.mark.slow)
+            for cls in (WrongSign, LeavesTokensVisible, LearnsNothing)
+        ),
     ],
     ids=lambda v: v.__name__ if isinstance(v, type) else "",
 )
-def test_the_check_names_what_is_wrong(plugin: type, name: str, said: str) -> None:
+def test_the_check_names_what_is_wrong(
+    plugin: type, name: str, said: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that `make test` lets learn get the first number of steps alone."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(learning, "STEPS", learning.STEPS[:1])
     problems = CHECKS[name](plugin)
     assert any(said in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
+
+
+def test_a_patched_meter_is_found() -> None:
+    honest = FlopMeter.bill
+    assert CHECKS["harness"](NextToken) == []
+    try:
+        assert CHECKS["harness"](PatchesTheMeter) == ["it replaces what belongs to the suite: bench.flops.meter.FlopMeter.bill"]
+    finally:
+        FlopMeter.bill = honest
+
+
+class SteepSchedule(Diffusion):
+    """Nearly all times are near noise."""
+
+    def shift_time(self, t):
+        return 20 * t / (1 + 19 * t)
+
+
+class AdaptiveLoss(Diffusion):
+    """Divided by itself: constant near 1 while it learns (Geng et al. 2025, section 4.3)."""
+
+    def loss(self, tokens, condition):
+        found, scalars = super().loss(tokens, condition)
+        return found / (found.detach() + 1e-3), scalars
+
+
+class Density(NextTokenContinuous):
+    """A mixture of narrow Gaussians: the negative log-density falls below 0."""
+
+    def __init__(self, *args):
+        super().__init__(*args, head="mixture", head_options={"components": 4, "std_minimum": 1e-3})
+
+
+class DistilledGuidance(NextToken):
+    """Was trained with its guidance, and takes no other."""
+
+    def sample(self, condition, *, guidance, **settings):
+        if guidance != 1:
+            raise ValueError(f"guidance is part of what was trained; it must be 1, not {guidance}")
+        return super().sample(condition, guidance=1.0, **settings)
+
+
+class AuxiliaryHead(NextToken):
+    """A layer that the loss alone reads, which it says."""
+
+    training_only = ("auxiliary",)
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.auxiliary = nn.Linear(32, 1)
+
+    def loss(self, tokens, condition):
+        found, scalars = super().loss(tokens, condition)
+        return found + self.auxiliary(self.embed_tokens(tokens)).square().mean((1, 2)), scalars
+
+
+def test_a_layer_that_the_loss_alone_reads_is_declared() -> None:
+    assert CHECKS["parameters"](AuxiliaryHead) == []
+    (said,) = CHECKS["parameters"](type("Undeclared", (AuxiliaryHead,), {"training_only": ()}))
+    assert said.endswith(": auxiliary.weight")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "name"),
+    [
+        pytest.param(cls, name, marks=[pytest.mark.slow] if name == "memory" and cls is not SteepSchedule else [])
+        for cls in (SteepSchedule, AdaptiveLoss, Density, DistilledGuidance)
+        for name in ("loss-values", "learning", "memory", "samples", "parameters", "sampling-cost")
+    ],
+)
+def test_honest_plugins_pass(plugin: type, name: str) -> None:
+    assert CHECKS[name](plugin) == []
+
+
+@pytest.mark.slow
+def test_the_density_is_negative_once_it_is_learnt() -> None:
+    paradigm = build(Density)
+    assert learn(paradigm, *example_batch(paradigm.space), 200)[-1] < 0
 
 
 class Undeclared(NextToken):

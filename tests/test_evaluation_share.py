@@ -57,7 +57,7 @@ def counted(experiment: Experiment, budget: float) -> Plan:
         for size in experiment.sizes:
             first = replace(first_run(experiment, method, experiment.sizes[0], round(budget), data), **asdict(size))
             meta = build_meta(first, space, data.conditions)
-            cost = float(FlopMeter(meta, data.conditions).count(1, 0).dense)
+            cost = float(FlopMeter(meta, data.conditions, first.flop_rule).count(1, 0).dense)
             for share in experiment.rungs:
                 run = replace(first, flops_budget=round(budget * share))
                 runs.append(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bench.backbone import Backbone, BackboneConfig, KeyValueCache, attend
 from bench.conditioning import Condition, Guidance
+from bench.flops.meter import FlopMeter
 from bench.model import compile_on_gpu
 from bench.paradigm import Paradigm
 from bench.registry import load
@@ -159,3 +160,20 @@ def test_compiled_blocks_give_the_same_losses_and_gradients(name: str, monkeypat
         loss.mean().backward()
     for ours, theirs in zip(fast.parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fast", ["bf16", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_fast_paths_are_billed_as_their_slow_twins(fast: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention as two products on a CPU in bf16, and blocks that a compiler has taken, whose inside nobody watches."""
+    tokens, condition = batch_of("next-token", dropout=True)
+    with torch.device("meta"):
+        torch.manual_seed(0)
+        meters = [FlopMeter(load("next-token")(BACKBONE, CODES, CONDITIONS), CONDITIONS, "meta-v2") for _ in range(2)]
+    monkeypatch.setenv("PARADIGM_BENCH_COMPILE", "1" if fast == "compiled" else "0")
+    paradigm = compile_on_gpu(make("next-token"))
+    meters[0].attach(paradigm)
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast == "bf16"), meters[0].watching():
+        paradigm.loss(tokens, condition)[0].mean().backward()
+    assert meters[0].bill(len(tokens), 3) == meters[1].count(len(tokens), 3)
+    assert len(torch.overrides._get_current_function_mode_stack()) == 0

@@ -337,14 +337,15 @@ def test_real_tensors_are_refused() -> None:
 
 def test_meter_bills_the_shapes_that_ran() -> None:
     """MAR hides a random number of tokens: the bills of real steps equal fresh counts under the same seeds, and differ."""
-    meter = FlopMeter(build("mar", SIZES[0]), CONDITIONS)
+    meter = FlopMeter(build("mar", SIZES[0]), CONDITIONS, "meta-v1")
     real = load("mar")(SIZES[0], LATENTS, CONDITIONS, **OPTIONS["mar"])
     meter.attach(real)
     tokens, words, null = torch.randn(2, N, LATENTS.channels), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool()
     bills = []
     for seed in range(12):
         torch.manual_seed(seed)
-        LossForward(real)(tokens, words, null)
+        with meter.watching():
+            LossForward(real)(tokens, words, null)
         bills.append(meter.bill(2, seed).dense)
         torch.manual_seed(seed)
         hidden = real.draw_num_hidden()
@@ -352,7 +353,8 @@ def test_meter_bills_the_shapes_that_ran() -> None:
     assert len(set(bills)) > 1
 
 
-def test_meter_refuses_shapes_it_cannot_reproduce() -> None:
+@pytest.mark.parametrize("rule", ["meta-v1", "meta-v2"])
+def test_meter_refuses_products_it_cannot_reproduce(rule: str) -> None:
     class Fickle(load("diffusion")):
         def loss(self, tokens, condition):
             if tokens.device.type != "meta":
@@ -361,11 +363,12 @@ def test_meter_refuses_shapes_it_cannot_reproduce() -> None:
             return super().loss(tokens, condition)
 
     with torch.device("meta"):
-        meter = FlopMeter(Fickle(SIZES[0], LATENTS, CONDITIONS), CONDITIONS)
+        meter = FlopMeter(Fickle(SIZES[0], LATENTS, CONDITIONS), CONDITIONS, rule)
     real = Fickle(SIZES[0], LATENTS, CONDITIONS)
     meter.attach(real)
-    LossForward(real)(torch.randn(2, N, 8), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool())
-    with pytest.raises(ValueError, match="other shapes"):
+    with meter.watching():
+        LossForward(real)(torch.randn(2, N, 8), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool())
+    with pytest.raises(ValueError, match="other products"):
         meter.bill(2, 0)
 
 

@@ -117,6 +117,7 @@ OWN_FILES = {
     "results/folder.py",
     "hub.py",
     "plan/laws.py",
+    "plan/plugin.py",
     "evaluate/pretrained.py",
     "cli/scaffold.py",
     "submission/rules.py",

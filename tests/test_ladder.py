@@ -30,7 +30,8 @@ def counting(experiment: Experiment, method: Method) -> tuple[Callable[[Size], R
     dataset = open_data(experiment.data)
 
     def build(wanted: Size) -> tuple[Run, Paradigm]:
-        run = cell_run(Cell(method=method, size=wanted, flops_budget=10**12, recipe=experiment.recipe), dataset)
+        recipe, rule = experiment.recipe, experiment.flop_rule
+        run = cell_run(Cell(method=method, size=wanted, flops_budget=10**12, recipe=recipe, flop_rule=rule), dataset)
         return run, build_meta(run, dataset.space(method.tokenizer), dataset.conditions)
 
     return (lambda wanted: count_run(*build(wanted), dataset.conditions)), (lambda wanted: num_parameters(build(wanted)[1]))

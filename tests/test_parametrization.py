@@ -242,14 +242,14 @@ def test_names_of_runs_without_completep_stay() -> None:
 
 def test_flops_are_those_of_the_standard_parametrization() -> None:
     runs = [make_run("mar", of(96, 6), base) for base in (BASE, None)]
-    counts = [FlopMeter(build_meta(run, SPACES["latents"], CONDITIONS), CONDITIONS).count(4, 0) for run in runs]
+    counts = [FlopMeter(build_meta(run, SPACES["latents"], CONDITIONS), CONDITIONS, "meta-v2").count(4, 0) for run in runs]
     assert counts[0] == counts[1]
 
 
 def test_the_harness_gives_every_group_its_rate() -> None:
     run = make_run("next-token", of(128), BASE, rate=1e-3)
     paradigm = build_paradigm(run, SPACES["codes"], CONDITIONS)
-    meter = FlopMeter(build_meta(run, SPACES["codes"], CONDITIONS), CONDITIONS)
+    meter = FlopMeter(build_meta(run, SPACES["codes"], CONDITIONS), CONDITIONS, "meta-v2")
     module = TrainingModule(run, paradigm, meter, budget=1e9, stop_at=1e9)
     optimizer = module.configure_optimizers()
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}

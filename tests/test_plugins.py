@@ -67,7 +67,7 @@ def test_the_example_is_listed_and_conforms(site: Path) -> None:
 
 def test_the_example_is_swept_beside_the_built_ins(site: Path, tmp_path: Path) -> None:
     mine = "replace(METHODS['next-token'], paradigm='absorbing-diffusion', settings=grid(steps=(4,), guidance=(1.5,)))"
-    two = f"EXPERIMENT = replace(EXPERIMENT, methods=(METHODS['next-token'], {mine}))"
+    two = f"EXPERIMENT = replace(EXPERIMENT, flop_rule='meta-v2', methods=(METHODS['next-token'], {mine}))"
     experiment = variant(tmp_path / "mixed.py", f"{ONE_RUNG}\n{two}")
     results = tmp_path / "results"
     done = run("-m", "bench", *sweep_of(experiment, results), site=site)
@@ -75,6 +75,12 @@ def test_the_example_is_swept_beside_the_built_ins(site: Path, tmp_path: Path) -
     rows = finished_rows(load_table(results))
     assert sorted(rows["method"]) == ["absorbing-diffusion", "next-token"]
     assert ((rows["flops_spent"] / rows["flops_budget"] - 1).abs() <= 0.01).all()
+    assert set(rows["flop_rule"]) == {"meta-v2"}
+    assert rows["off_plan"].isna().all()
+    named = rows.set_index("method")["plugin"]
+    assert named["absorbing-diffusion"].startswith("absorbing-diffusion 0.1.0 ")
+    assert named.isna()["next-token"]
+    assert len(list((results / "cache").glob("checked-*.json"))) == 1
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +98,21 @@ def test_a_new_plugin_conforms_at_once(written: Path) -> None:
     assert {name: check(paradigm) for name, check in paradigm_checks()} == {name: [] for name, _ in paradigm_checks()}
     experiment = runpy.run_path(str(written / "experiment.py"))["EXPERIMENT"]
     assert experiment.methods[-1].paradigm == "my-paradigm"
+
+
+@pytest.mark.slow
+def test_a_new_plugin_of_latents_conforms_at_once(tmp_path: Path) -> None:
+    done = bench("new", "my-flow", "--reads", "latents", "--folder", tmp_path)
+    assert done.status == 0, done.err
+    paradigm = runpy.run_path(str(tmp_path / "my-flow" / "my_flow.py"))["MyFlow"]
+    assert {name: check(paradigm) for name, check in paradigm_checks()} == {name: [] for name, _ in paradigm_checks()}
+
+
+def test_a_new_plugin_comes_with_the_search_of_its_rate(written: Path) -> None:
+    search = runpy.run_path(str(written / "learning_rates.py"))["EXPERIMENT"]
+    assert search.search
+    assert search.flop_rule == "meta-v2"
+    assert [method.paradigm for method in search.methods] == ["next-token", "my-paradigm"]
 
 
 @pytest.mark.slow

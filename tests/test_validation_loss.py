@@ -219,7 +219,7 @@ def trained(method: str) -> Paradigm:
         tokens, condition_tokens = source.batch(100 + step)
         return tokens, Condition.of(condition_tokens)
 
-    descend(paradigm, batch, 60, rate=4e-3, clip=1.0)
+    descend(paradigm, batch, 60, rate=4e-3)
     return paradigm.eval()
 
 

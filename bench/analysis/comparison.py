@@ -204,6 +204,11 @@ def analyse(frame: pd.DataFrame, num_draws: int = 1000, identity: Mapping[str, A
     failed = frame[frame["status"] == "failed"]["run_id"].nunique()
     if failed:
         notes.append(f"{failed} runs failed; the run table gives their errors")
+    off_plan = done[done["off_plan"].notna()]["run_id"].nunique() if "off_plan" in done else 0
+    if off_plan:
+        notes.append(f"{off_plan} runs trained other steps, or cost more or less per image, than planned: column off_plan")
+    if done["flop_rule"].nunique() > 1:
+        notes.append("runs are billed by different FLOP rules, whose budgets differ: column flop_rule")
     rows = finished_rows(frame)
     for name in ("fid", "prompt_accuracy"):
         empty = ~np.isfinite(finished_rows(frame, METRICS[name].tuned_for)[name].astype(float))

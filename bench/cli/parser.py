@@ -128,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("new", new, "write a package with a paradigm of your own, ready to install, check and sweep")
     sub.add_argument("name", help="lower-case words joined by hyphens, such as my-paradigm")
     sub.add_argument("--folder", type=Path, default=Path(), help="where to write it (default: here)")
+    sub.add_argument("--reads", choices=["codes", "latents"], default="codes", help="the tokens that it models (default: codes)")
     sub = add("sample", sample, "write a PNG grid of samples for a caption from a trained run")
     sub.add_argument("run", type=Path, help="folder of the run: results/NAME/runs/RUN_ID")
     sub.add_argument("caption", help="a caption, or the name or number of a class")

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -16,13 +17,14 @@ FILES = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
     "experiment.py": "experiment.py",
-    "module.py": "{module}.py",
+    "learning_rates.py": "learning_rates.py",
+    "module_{reads}.py": "{module}.py",
     "test_module.py": "test_{module}.py",
 }
 
 
-def write_plugin(name: str, parent: Path) -> Path:
-    """Write the package into parent/NAME, whole or not at all; returns its folder.
+def write_plugin(name: str, parent: Path, reads: Literal["codes", "latents"] = "codes") -> Path:
+    """Write the package of a paradigm that reads codes or latents into parent/NAME, whole or not at all; returns its folder.
 
     Raises:
         ValueError: for a name that is not lower-case words joined by hyphens, is taken, or whose folder exists.
@@ -35,7 +37,12 @@ def write_plugin(name: str, parent: Path) -> Path:
     if folder.exists():
         raise ValueError(f"{folder} exists already; choose another name, or move it away")
     words = name.split("-")
-    content = {"name": name, "module": "_".join(words), "class_name": "".join(word.capitalize() for word in words)}
+    content = {
+        "reads": reads,
+        "name": name,
+        "module": "_".join(words),
+        "class_name": "".join(word.capitalize() for word in words),
+    }
     environment = Environment(
         loader=PackageLoader("bench", "templates/plugin"), undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -45,7 +52,7 @@ def write_plugin(name: str, parent: Path) -> Path:
         raise ValueError(f"cannot write to {parent}: {error.strerror}; change to a folder that you may write") from error
     try:
         for template, target in FILES.items():
-            text = environment.get_template(f"{template}.jinja").render(content)
+            text = environment.get_template(f"{template.format(**content)}.jinja").render(content)
             (temporary / target.format(**content)).write_text(text)
         temporary.chmod(0o755)
         temporary.rename(folder)

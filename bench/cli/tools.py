@@ -42,7 +42,7 @@ def new(options: argparse.Namespace) -> None:
     """Write a package with a paradigm."""
     from bench.cli.scaffold import write_plugin
 
-    folder = write_plugin(options.name, options.folder)
+    folder = write_plugin(options.name, options.folder, options.reads)
     print(f"{folder} is written; next: pip install --editable {folder} && paradigm-bench check {options.name}")
 
 

@@ -12,6 +12,8 @@ from bench.config.ladder import Ladder
 from bench.config.size import Size as Size  # experiments and tests import it from here
 from bench.errors import nearest
 
+FlopRule = Literal["meta-v1", "meta-v2"]
+"""How training is billed: 3 x the forward pass (bench/flops/count.py), or every product of the step (bench/flops/step.py)."""
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -161,6 +163,8 @@ class Experiment:
     recipe: Recipe = field(default_factory=lambda: Recipe(batch_size=32))
     """A ladder takes from it what the laws do not decide: cooldown, first beta, clipping, dropout, averaging."""
     evaluation: Evaluation = field(default_factory=Evaluation)
+    flop_rule: FlopRule = "meta-v2"
+    """How its runs are billed, which is part of their identity; experiments whose results are older say "meta-v1"."""
     search: bool = False
     """A learning-rate search: every rate runs at every size, scored on the validation captions alone."""
 

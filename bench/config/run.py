@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.config.experiment import Json, Recipe, Size
+from bench.config.experiment import FlopRule, Json, Recipe, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,10 @@ class Run:
     seed: int
     learning_rate: float
     recipe: Recipe
-    flop_rule: str
+    flop_rule: FlopRule
     flops_budget: int
+    plugin: str = ""
+    """Package, version and source of a paradigm of another package; empty for built-ins, whose versions are paradigm_version."""
 
     @property
     def size(self) -> Size:
@@ -59,10 +61,12 @@ class Run:
         return self.recipe.cooldown * self.flops_budget
 
     def content(self) -> dict[str, Any]:
-        """All fields as JSON has them; a recipe without CompleteP has no field for it, as before there was one."""
+        """All fields as JSON has them; a recipe without CompleteP and a built-in lack the fields that name these, as before."""
         content = asdict(self)
         if self.recipe.completep_base is None:
             del content["recipe"]["completep_base"]
+        if not self.plugin:
+            del content["plugin"]
         return content
 
     def _identifier(self, content: dict[str, Any], middle: str) -> str:

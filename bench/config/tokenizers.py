@@ -21,8 +21,8 @@ class AutoencoderConfig:
     levels: tuple[int, ...] = (8, 4, 4, 4)
     """Quantization levels per channel (fsq); their product, 512, is the number of codes (Mentzer et al. 2023)."""
     period: int = 1
-    """Side, in tokens, of the fields that images are made of. Tokens know their place in their field, so that those of a field can
-    divide among them what they say. 1: none."""
+    """Side, in tokens, of the fields that images are made of. Tokens know their place in their field, so that those of a field
+    can divide among them what they say. 1: none."""
 
     @property
     def grid(self) -> int:

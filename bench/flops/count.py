@@ -1,10 +1,10 @@
-"""FLOPs: the one rule of cost, counted by fvcore on meta tensors.
+"""FLOPs of a forward pass, counted by fvcore on meta tensors: rule "meta-v1", and the second opinion of "meta-v2" (step.py).
 
 Letters: B images, T positions, D width, L blocks.
 
-Rule "meta-v1": 1 multiply-add = 2 FLOPs, integers. Matrix products count (linear, convolution, attention, einsum, bmm); norms,
-activations, softmax, lookups, gathers, optimizer and EMA do not. Training = 3 x the counted forward of the loss. Attention is
-billed dense; the exact-causal count is a second number. An operator that is neither billed nor on the free list is an error.
+1 multiply-add = 2 FLOPs, integers. Matrix products count (linear, convolution, attention, einsum, bmm); norms, activations,
+softmax, lookups, gathers, optimizer and EMA do not. "meta-v1" bills training as 3 x the counted forward. Attention is billed
+dense; the exact-causal count is a second number. An operator that is neither billed nor on the free list is an error.
 Nothing is ever counted on CPU or CUDA tensors: attention would be dropped there, or recomputation billed.
 """
 
@@ -22,7 +22,6 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-FLOP_RULE = "meta-v1"
 TRAINING_MULTIPLE = 3
 """Backward costs twice the forward; measured 1.9997 to 1.99996 for DiT-S/2 to XL/2, 1.97 to 1.98 for the diffusion head."""
 

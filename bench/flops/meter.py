@@ -1,17 +1,26 @@
-"""Bills every training step by the shapes that ran."""
+"""Bills every training step by the products that ran."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.backbone import Block
 from bench.conditioning import Condition, ConditionSpace
+from bench.config.experiment import FlopRule
 from bench.flops.count import TRAINING_MULTIPLE, FlopCount, count_forward
+from bench.flops.step import count_step
+from bench.flops.watch import ProductWatch
 from bench.paradigm import Paradigm
 
 FIXED_AFTER = 6
 """Step seeds that must agree before a plan takes a loss's shapes for fixed; billing watches every step anyway."""
+COUNTED_TWICE = 2
+"""Steps of equal products that are counted before their cost is looked up."""
 
 
 class LossForward(nn.Module):
@@ -33,75 +42,126 @@ def meta_batch(paradigm: Paradigm, conditions: ConditionSpace, batch: int) -> tu
 
 
 class FlopMeter:
-    """Bills every training step by the shapes that ran.
+    """Bills every training step by the products that ran.
 
-    It watches the inputs of each block of the backbone and of each linear layer outside of them. A combination of shapes is
-    counted once, on a meta copy under the same random seed, and looked up ever after; a paradigm has no say in it.
+    It watches every product that the loss calls. A list of products is counted on a meta copy under the same random seed and
+    looked up ever after; a paradigm has no say in it. The rule says what is counted: "meta-v1", 3 x the forward pass; "meta-v2",
+    the whole step.
     """
 
-    def __init__(self, meta_paradigm: Paradigm, conditions: ConditionSpace) -> None:
+    def __init__(self, meta_paradigm: Paradigm, conditions: ConditionSpace, rule: FlopRule) -> None:
         """meta_paradigm: a copy of the trained paradigm on the meta device."""
-        self._meta, self._conditions = LossForward(meta_paradigm), conditions
+        self._meta, self._conditions, self.rule = LossForward(meta_paradigm), conditions, rule
         self._counts: dict[tuple[int, ...], FlopCount] = {}
-        self._seen: list[int] = []
-        self._watch(meta_paradigm)
-
-    def _watch(self, model: nn.Module) -> None:
-        def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._seen.append(int(inputs[0].numel()))
-
-        inside = {part for block in model.modules() if isinstance(block, Block) for part in block.modules() if part is not block}
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | Block) and module not in inside:
-                module.register_forward_pre_hook(record)
+        self._times_counted: dict[tuple[int, ...], int] = {}
+        self._watch = ProductWatch()
+        self._watching = False
+        self._before_block = 0
 
     def attach(self, paradigm: Paradigm) -> None:
-        """Start watching the trained model."""
-        self._watch(paradigm)
+        """Make ready for a trained model. Compiled blocks are noted as a whole, by what they get: their products follow from it,
+        and a compiler should not trace the watch."""
+        if any("run_whole" in vars(block) for block in paradigm.backbone.blocks):
+            for model, before, after in ((paradigm, self._pause, self._go_on), (self._meta, self._enter, self._leave)):
+                for block in model.modules():
+                    if isinstance(block, Block):
+                        block.register_forward_pre_hook(before)
+                        block.register_forward_hook(after, always_call=True)
 
-    def count(self, batch: int, seed: int) -> FlopCount:
-        """Training FLOPs of the step that draws its randomness from `seed`, counted afresh on the meta copy."""
-        self._seen.clear()
+    def _enter(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._watching:
+            self._watch.seen.append(inputs[0].numel())
+            self._before_block = len(self._watch.seen)
+
+    def _leave(self, *_: Any) -> None:
+        if self._watching:  # the causal discount of the block's attention stays
+            del self._watch.seen[self._before_block :]
+
+    def _pause(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._enter(block, inputs)
+        if self._watching:
+            self._watch.__exit__(None, None, None)
+
+    def _go_on(self, *_: Any) -> None:
+        if self._watching:
+            self._watch.__enter__()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around the loss of a step that `bill` is then asked about; the innermost of torch's modes."""
+        self._watch.clear()
+        self._watching = True
+        try:
+            with self._watch:
+                yield
+        finally:
+            self._watching = False
+
+    def _products(self, batch: int, seed: int) -> tuple[int, ...]:
+        """What the meta copy's loss runs under a step seed."""
         inputs = meta_batch(self._meta.paradigm, self._conditions, batch)
         torch.manual_seed(seed)
-        forward = count_forward(self._meta, inputs)
-        count = FlopCount(TRAINING_MULTIPLE * forward.dense, TRAINING_MULTIPLE * forward.causal)
-        self._counts[tuple(self._seen)] = count
+        with self.watching():
+            self._meta(*inputs)
+        return tuple(self._watch.seen)
+
+    def count(self, batch: int, seed: int) -> FlopCount:
+        """Training FLOPs of the step that draws its randomness from `seed`, counted afresh on the meta copy.
+
+        Raises:
+            UncountedOperatorError: when the rule does not know an operator.
+            ValueError: when equal products cost differently.
+        """
+        return self._count(self._products(batch, seed), batch, seed)
+
+    def _count(self, products: tuple[int, ...], batch: int, seed: int) -> FlopCount:
+        """The same for a step whose products on the meta copy were just watched."""
+        discount = self._watch.causal_discount
+        inputs = meta_batch(self._meta.paradigm, self._conditions, batch)
+        torch.manual_seed(seed)
+        if self.rule == "meta-v1":
+            forward = count_forward(self._meta, inputs)
+            count = FlopCount(TRAINING_MULTIPLE * forward.dense, TRAINING_MULTIPLE * forward.causal)
+        else:
+            flops = count_step(self._meta, inputs, self._meta.paradigm.backbone.config.width)
+            count = FlopCount(flops, flops - discount)
+        if self._counts.setdefault(products, count) != count:
+            raise ValueError(
+                f"two steps whose losses run the same products cost {self._counts[products].dense:,} and {count.dense:,} FLOPs: "
+                "what hooks or the backward pass run must follow from the loss's products"
+            )
+        self._times_counted[products] = self._times_counted.get(products, 0) + 1
         return count
 
-    def expected(self, seeds: list[int]) -> list[FlopCount]:
-        """Training FLOPs of one image under each step seed; shapes that repeat are counted once.
+    def expected(self, seeds: list[int], batch: int) -> list[FlopCount]:
+        """Training FLOPs of a batch under each step seed; products that repeat are counted twice, to see that they cost the same.
 
-        The rest is skipped when the first few seeds all run the same shapes.
+        The rest is skipped when the first few seeds all run the same products.
         """
         counts: list[FlopCount] = []
-        inputs = meta_batch(self._meta.paradigm, self._conditions, 1)
+        times = COUNTED_TWICE if self.rule == "meta-v2" else 1
         for seed in seeds:
-            self._seen.clear()
-            torch.manual_seed(seed)
-            with torch.no_grad():
-                self._meta(*inputs)
-            shapes = tuple(self._seen)
-            counts.append(self._counts[shapes] if shapes in self._counts else self.count(1, seed))
+            products = self._products(batch, seed)
+            known = self._times_counted.get(products, 0) >= times
+            counts.append(self._counts[products] if known else self._count(products, batch, seed))
             if len(counts) == FIXED_AFTER and len(self._counts) == 1:
                 break
         return counts
 
     def bill(self, batch: int, seed: int) -> FlopCount:
-        """Training FLOPs of the step that just ran on the watched model; call once per step.
+        """Training FLOPs of the step whose loss was just watched; call once per step.
 
         Raises:
-            ValueError: when the meta copy does not run the same shapes under the same seed.
+            ValueError: when the meta copy does not run the same products under the same seed.
         """
-        shapes = tuple(self._seen)
-        if shapes not in self._counts:
+        products = tuple(self._watch.seen)
+        if products not in self._counts:
             state = torch.get_rng_state()
             self.count(batch, seed)
             torch.set_rng_state(state)
-            if shapes not in self._counts:
+            if products not in self._counts:
                 raise ValueError(
-                    "the loss runs other shapes on the meta device than in training under the same seed; draw what decides a "
+                    "the loss runs other products on the meta device than in training under the same seed; draw what decides a "
                     "shape first, on the CPU, from torch's global generator"
                 )
-        self._seen.clear()
-        return self._counts[shapes]
+        return self._counts[products]

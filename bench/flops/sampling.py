@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.conditioning import Condition, ConditionSpace
 from bench.flops.meter import meta_batch
+from bench.flops.step import StepCounter
 from bench.paradigm import Paradigm
 
 
@@ -36,29 +37,33 @@ def count_sampling(
     steps: int | None,
     guidance: float,
     temperature: float = 1.0,
+    batch: int = 1,
 ) -> SamplingCost:
-    """FLOPs of sampling one image's tokens, guidance and every step included, by torch's counter on meta tensors.
+    """FLOPs of sampling one image's tokens, or a batch's, guidance and every step included, by torch's counter on meta tensors.
 
-    Sampling has no fixed graph to trace, so here the referee of `count_forward` counts; on meta the two agree as integers.
+    An operator that the counter does not know is an error here too.
+
+    Raises:
+        UncountedOperatorError: for such an operator.
     """
-    _, condition_tokens, null = meta_batch(meta_paradigm, conditions, 1)
+    _, condition_tokens, null = meta_batch(meta_paradigm, conditions, batch)
     condition, generator = Condition(condition_tokens, null), torch.Generator()
     spent = {"backbone": 0, "condition": 0}
     hooks = []
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with StepCounter() as counter, torch.no_grad():
         for name, module in (("backbone", meta_paradigm.backbone), ("condition", meta_paradigm.embed_condition)):
 
             def before(*_: object, name: str = name) -> None:
-                spent[name] -= counter.get_total_flops()
+                spent[name] -= counter.flops
 
             def after(*_: object, name: str = name) -> None:
-                spent[name] += counter.get_total_flops()
+                spent[name] += counter.flops
 
             hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
         meta_paradigm.sample(condition, steps=steps, guidance=guidance, temperature=temperature, generator=generator)
     for hook in hooks:
         hook.remove()
-    return SamplingCost(head=counter.get_total_flops() - sum(spent.values()), **spent)
+    return SamplingCost(head=counter.flops - sum(spent.values()), **spent)
 
 
 def count_call(call: Callable[[], object]) -> int:

@@ -15,7 +15,7 @@ from bench.config.size import Size
 from bench.data.base import TokenizedData
 from bench.model import build_paradigm, device_type
 from bench.paradigm import TokenSpace
-from bench.plan.cost import RunCost
+from bench.plan.cost import RunCost, in_a_sentence
 
 CALIBRATION_FLOPS = 1.5e9
 """Size of a calibration step; a full batch of a large model would take minutes on a CPU."""
@@ -68,9 +68,10 @@ def calibrate(run: Run, space: TokenSpace, dataset: TokenizedData, flops_per_ima
     seconds = []
     for _ in range(CALIBRATION_STEPS):
         start = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
-            loss, _ = paradigm.loss(tokens, Condition.of(condition_tokens))
-        loss.mean().backward()
+        with in_a_sentence(run.method, "a training step"):
+            with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
+                loss, _ = paradigm.loss(tokens, Condition.of(condition_tokens))
+            loss.mean().backward()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +18,21 @@ from bench.randomness import step_seed
 
 SHAPE_DRAWS = 16
 """Step seeds tried to average the cost of a loss with random shapes: planned steps are good to about 3 %, bills are exact."""
+
+
+@contextmanager
+def in_a_sentence(method: str, doing: str) -> Iterator[None]:
+    """Around what a plugin does while planning.
+
+    Raises:
+        ValueError: for any exception, naming the method, what it was doing and the reason in one line.
+    """
+    try:
+        yield
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0]
+        reason = line if isinstance(error, ValueError) else f"{doing} fails with {type(error).__name__}: {line}"
+        raise ValueError(reason if reason.startswith("method ") else f"method {method!r}: {reason}") from error
 
 
 class _NetworkReachedError(Exception):
@@ -37,7 +54,7 @@ def check_sampler(run: Run, meta: Paradigm, method: Method, conditions: Conditio
     for setting in method.settings:
         paradigm = build_meta(replace(run, options=merged(run.options, setting.options)), meta.space, conditions)
         paradigm.backbone.register_forward_pre_hook(stop)
-        try:
+        with in_a_sentence(method.name, "its sampler on the meta device"), suppress(_NetworkReachedError):
             paradigm.sample(
                 Condition(condition_tokens, null),
                 steps=setting.steps,
@@ -45,10 +62,6 @@ def check_sampler(run: Run, meta: Paradigm, method: Method, conditions: Conditio
                 temperature=setting.temperature,
                 generator=torch.Generator(),
             )
-        except _NetworkReachedError:
-            continue
-        except ValueError as error:
-            raise ValueError(f"method {method.name!r}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +74,14 @@ class RunCost:
 
 
 def count_run(run: Run, meta: Paradigm, conditions: ConditionSpace) -> RunCost:
-    """Training FLOPs per image, averaged over the shapes that the first steps draw."""
-    meter = FlopMeter(meta, conditions)
+    """Training FLOPs per image, averaged over the shapes that the first steps draw.
+
+    Raises:
+        ValueError: when the loss cannot be counted, in one line.
+    """
+    meter, batch = FlopMeter(meta, conditions, run.flop_rule), run.recipe.batch_size
     seeds = [step_seed(run.seed, step, "loss") for step in range(SHAPE_DRAWS)]
-    counts = meter.expected(seeds)
-    return RunCost(num_parameters(meta), sum(c.dense for c in counts) / len(counts), sum(c.causal for c in counts) / len(counts))
+    with in_a_sentence(run.method, "counting its loss on the meta device"):
+        counts = meter.expected(seeds, batch)
+    images = len(counts) * batch
+    return RunCost(num_parameters(meta), sum(c.dense for c in counts) / images, sum(c.causal for c in counts) / images)

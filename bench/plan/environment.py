@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Iterable
-from importlib.metadata import Distribution
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import torch
 
 from bench.plan.machine import Machine, git_sha
+from bench.plan.plugin import distribution, plugin_commit
 from bench.processor import announced
-from bench.registry import BUILT_INS, GROUP, targets
+from bench.registry import BUILT_INS, targets
 
 PACKAGES = "paradigm-bench torch torchvision lightning numpy scipy torch-fidelity transformers diffusers".split()
 """Those whose version may change a number."""
@@ -61,25 +58,8 @@ def plugin(name: str) -> dict[str, str]:
     """Where a paradigm comes from: its class, the package with its version, and the commit; empty where it is not known."""
     known = {"target": targets().get(name, "")}
     if name in BUILT_INS:
-        return {
-            **known,
-            "package": "paradigm-bench",
-            "version": importlib.metadata.version("paradigm-bench"),
-            "commit": git_sha(),
-        }
-    for point in importlib.metadata.entry_points(group=GROUP):
-        if point.name == name and point.dist is not None:
-            return {**known, "package": point.dist.name, "version": point.dist.version, "commit": _commit(point.dist)}
-    return {**known, "package": "", "version": "", "commit": ""}
-
-
-def _commit(package: Distribution) -> str:
-    """The commit that a package was installed from, or that its folder is at; empty for one from an index or an archive."""
-    written = package.read_text("direct_url.json")  # PEP 610
-    if written is None:
-        return ""
-    found = json.loads(written)
-    if "vcs_info" in found:
-        return str(found["vcs_info"].get("commit_id", ""))
-    address = urlparse(str(found.get("url", "")))
-    return git_sha(Path(unquote(address.path))) if address.scheme == "file" and "dir_info" in found else ""
+        version = importlib.metadata.version("paradigm-bench")
+        return {**known, "package": "paradigm-bench", "version": version, "commit": git_sha()}
+    package = distribution(name)
+    found = {"package": package.name, "version": package.version} if package else {"package": "", "version": ""}
+    return {**known, **found, "commit": plugin_commit(name)}

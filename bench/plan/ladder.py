@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from bench.config.data import ImageData
-from bench.config.experiment import Evaluation, Experiment, Method, Recipe
+from bench.config.experiment import Evaluation, Experiment, FlopRule, Method, Recipe
 from bench.config.ladder import LEAST_SIZES, Ladder
 from bench.config.size import GRID, Size
 from bench.plan.bracket import Best, SizeChoice
@@ -39,6 +39,7 @@ class Cell:
     learning_rate: float = 0.0
     """Peak; 0 while only costs are asked for."""
     recipe: Recipe
+    flop_rule: FlopRule
     extrapolated: tuple[str, ...] = ()
     """Which of its choices lie outside the range of the law that made them."""
 
@@ -57,6 +58,7 @@ def grid_cells(experiment: Experiment, budget: int) -> Iterator[Cell]:
                             seed=seed,
                             learning_rate=rate,
                             recipe=experiment.recipe,
+                            flop_rule=experiment.flop_rule,
                         )
 
 
@@ -142,6 +144,7 @@ class Climber:
                 seed=seed,
                 learning_rate=trunk.learning_rate,
                 recipe=trunk.recipe,
+                flop_rule=self.experiment.flop_rule,
                 extrapolated=outside + trunk.extrapolated,
             )
 

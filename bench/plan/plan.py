@@ -14,7 +14,7 @@ import torch
 from bench.config.experiment import Experiment, Method, Size
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.flops.count import FLOP_RULE, num_parameters
+from bench.flops.count import num_parameters
 from bench.model import build_meta
 from bench.paradigm import Paradigm
 from bench.plan.calibrate import measure_speed
@@ -22,6 +22,7 @@ from bench.plan.choices import Choice, explain
 from bench.plan.cost import RunCost, check_sampler, count_run
 from bench.plan.ladder import Cell, Climber, grid_cells
 from bench.plan.machine import Machine, check_memory, device_memory, share_devices, this_machine, worker_bytes
+from bench.plan.plugin import plugin_identity
 from bench.plan.sizes_cost import exact_costs
 from bench.progress import format_hours
 from bench.randomness import micro_batches
@@ -63,6 +64,7 @@ class PlannedRun:
             "trunk_id": run.trunk_id,
             "method": run.method,
             "paradigm": run.paradigm,
+            "plugin": run.plugin,
             "tokenizer": f"{run.tokenizer}@{run.tokenizer_hash}",
             "width": run.width,
             "depth": run.depth,
@@ -220,7 +222,8 @@ def _counting(experiment: Experiment, method: Method, budget: int, dataset: Toke
     """What counts a method at a size, each size once; many sizes by way of a few small ones."""
 
     def build(size: Size) -> tuple[Run, Paradigm]:
-        run = cell_run(Cell(method=method, size=size, flops_budget=budget, recipe=experiment.recipe), dataset)
+        recipe, rule = experiment.recipe, experiment.flop_rule
+        run = cell_run(Cell(method=method, size=size, flops_budget=budget, recipe=recipe, flop_rule=rule), dataset)
         return run, build_meta(run, dataset.space(method.tokenizer), dataset.conditions)
 
     def count(size: Size) -> RunCost:
@@ -235,6 +238,7 @@ def cell_run(cell: Cell, dataset: TokenizedData) -> Run:
         method=cell.method.name,
         paradigm=cell.method.paradigm,
         paradigm_version=load(cell.method.paradigm).version,
+        plugin=plugin_identity(cell.method.paradigm),
         options=cell.method.options,
         tokenizer=cell.method.tokenizer,
         tokenizer_hash=dataset.tokenizer_hash(cell.method.tokenizer),
@@ -243,7 +247,7 @@ def cell_run(cell: Cell, dataset: TokenizedData) -> Run:
         seed=cell.seed,
         learning_rate=cell.learning_rate,
         recipe=cell.recipe,
-        flop_rule=FLOP_RULE,
+        flop_rule=cell.flop_rule,
         flops_budget=cell.flops_budget,
     )
 
@@ -251,7 +255,9 @@ def cell_run(cell: Cell, dataset: TokenizedData) -> Run:
 def first_run(experiment: Experiment, method: Method, size: Size, budget: int, dataset: TokenizedData) -> Run:
     """A method at a size, with seed 0, the experiment's recipe and the method's first rate (0 where the laws give it)."""
     rate = (*experiment.rates(method, 0), 0.0)[0]
-    return cell_run(Cell(method=method, size=size, flops_budget=budget, learning_rate=rate, recipe=experiment.recipe), dataset)
+    recipe, rule = experiment.recipe, experiment.flop_rule
+    cell = Cell(method=method, size=size, flops_budget=budget, learning_rate=rate, recipe=recipe, flop_rule=rule)
+    return cell_run(cell, dataset)
 
 
 def _check_steps(runs: list[PlannedRun], budget: int) -> None:

@@ -81,9 +81,14 @@ def bind_experiment(results: Results, identity: Identity) -> None:
         found = read_json(results.experiment)
         if _without_path(found) != _without_path(ours):
             theirs = f"{found.get('name')} at BUDGET={found.get('budget')}"
+            ours_named = f"{identity.name} at BUDGET={identity.budget}"
+            named = (
+                "the same by name; settings, weights or a plugin's source changed"
+                if theirs == ours_named
+                else f"not {ours_named}"
+            )
             raise ValueError(
-                f"{results.root} holds another experiment or budget ({theirs}, not {identity.name} at "
-                f"BUDGET={identity.budget}); give RESULTS another folder"
+                f"{results.root} holds another experiment or budget ({theirs}, {named}); give RESULTS another folder"
             )
         if found == ours:
             return

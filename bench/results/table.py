@@ -29,6 +29,7 @@ def build_table(results: Results, plan: Iterable[dict[str, Any]]) -> pd.DataFram
         folder = results.run_folder(planned["run_id"])
         record = folder.record
         base = {**planned, **record.training, "status": record.status, "error": record.error}
+        base["off_plan"] = off_plan(planned, record.training)
         evaluations = read_lines(folder.evals) if record.status == "done" else []
         rows += [{**base, **evaluation} for evaluation in evaluations] or [base]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -42,6 +43,21 @@ def current_table(results: Results) -> pd.DataFrame:
     """
     built = build_table(results, read_plan(results))
     return read_frame(io.StringIO(built.to_csv(index=False))).reindex(columns=list(COLUMNS)).copy()  # in one block: read often
+
+
+OFF_PLAN = 0.03
+"""Share by which a run may differ from its plan. Planned costs are means over 16 draws of a loss's shapes; the committed runs of
+MAR, whose shapes are random, differ by at most .7 % (docs/log.md, 2026-11-21)."""
+
+
+def off_plan(planned: dict[str, Any], trained: dict[str, Any]) -> str | None:
+    """Which of a run's counts differ from its plan, for a reader; None where none does."""
+    found = [
+        f"{name} {trained[name]} for {planned[name]:.0f} planned"
+        for name in ("steps", "flops_per_image")
+        if name in trained and not abs(trained[name] / planned[name] - 1) <= OFF_PLAN
+    ]
+    return ", ".join(found) or None
 
 
 def read_plan(results: Results) -> list[dict[str, Any]]:

@@ -74,10 +74,10 @@ def bare_step(run: Run, space: TokenSpace, dataset: TokenizedData) -> Callable[[
 
 
 def flops_of_step(run: Run, space: TokenSpace, dataset: TokenizedData, number: int) -> int:
-    """Training FLOPs per image of a step, by the shapes that its seed draws."""
+    """Training FLOPs per image of a step, by the products that its seed draws."""
     conditions = dataset.conditions
-    meter = FlopMeter(build_meta(run, space, conditions), conditions)
-    return meter.expected([step_seed(run.seed, number, "loss")])[0].dense
+    meter = FlopMeter(build_meta(run, space, conditions), conditions, run.flop_rule)
+    return meter.expected([step_seed(run.seed, number, "loss")], BATCH)[0].dense // BATCH
 
 
 def measure_training(experiment: Experiment, dataset: TokenizedData, machine: Machine) -> Iterator[dict[str, Any]]:

@@ -146,7 +146,7 @@ def _recipe(submission: Submission, reference: Reference, rules: Rules) -> Itera
 
 
 def _flop_rule(submission: Submission, reference: Reference, rules: Rules) -> Iterator[str]:
-    ours, theirs = ({run.flop_rule for run in each.identity.runs.values()} for each in (submission, reference))
+    ours, theirs = ({str(run.flop_rule) for run in each.identity.runs.values()} for each in (submission, reference))
     if ours != theirs:
         yield f"FLOP rule {_listed(ours)} instead of {_listed(theirs)}"
 

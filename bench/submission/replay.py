@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
+from bench.config.experiment import FlopRule
 from bench.config.run import Run
 from bench.data.open import open_data
 from bench.evaluate.open import check_judge
 from bench.files import write_text
-from bench.flops.count import FLOP_RULE
 from bench.plan.environment import processor_kind
 from bench.progress import Display
 from bench.registry import check_name
@@ -82,7 +83,9 @@ def _train(submission: Submission, runs: list[Run], results: Results, display: D
     check_judge(dataset)
     for run in runs:
         check_name(run.paradigm)
-        here = {"data": dataset.data_id, "tokenizer_hash": dataset.tokenizer_hash(run.tokenizer), "flop_rule": FLOP_RULE}
+        if run.flop_rule not in get_args(FlopRule):
+            raise ValueError(f"run {run.run_id} is billed by the FLOP rule {run.flop_rule}, which this version does not know")
+        here = {"data": dataset.data_id, "tokenizer_hash": dataset.tokenizer_hash(run.tokenizer)}
         for name, value in here.items():
             if getattr(run, name) != value:
                 raise ValueError(

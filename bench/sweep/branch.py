@@ -12,6 +12,7 @@ from bench.data.stream import training_images
 from bench.files import read_lines, write_lines
 from bench.plan.environment import processor_kind
 from bench.plan.machine import Machine, git_sha
+from bench.plan.plugin import plugin_commit
 from bench.results.folder import STEP_KEYS, Results, checkpoints
 from bench.sweep.reports import RunReporter
 from bench.train import checkpoint_files
@@ -104,6 +105,7 @@ class RunTraining:
             "num_devices": self.machine.devices * self.machine.nodes,
             "num_threads": self.machine.num_threads,
             "git_sha": git_sha(),
+            "plugin_commit": plugin_commit(self.run.paradigm),
         }
 
     def _train_segment(self, start: Path | None, **arguments: Any) -> Trained:

@@ -21,12 +21,14 @@ from bench.results.identity import bind_experiment
 from bench.results.table import build_table, save_frame
 from bench.sweep.jobs import TrunkJob, missing_jobs, stored_jobs, training_flops
 from bench.sweep.latents import encode_latents
+from bench.sweep.plugins import check_plugins
 from bench.sweep.pool import WorkerPool, prepare_workers
 from bench.sweep.reports import DirectReports
 
 
 def run_sweep(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> int:
     """Do everything that the plan misses; returns the number of failed runs."""
+    check_plugins(plan, results, display)
     jobs = begin(plan, results, dataset)
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")

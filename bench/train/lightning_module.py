@@ -86,7 +86,7 @@ class TrainingModule(L.LightningModule):
             parameters["lr"] = self.learning_rate(self.global_step) * multiplier
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Mean loss () of a part of a step's tokens and condition tokens, billed by the shapes that ran.
+        """Mean loss () of a part of a step's tokens and condition tokens, billed by the products that ran.
 
         Raises:
             FloatingPointError: when the loss is not finite, naming the step.
@@ -102,6 +102,7 @@ class TrainingModule(L.LightningModule):
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
             PartRandomness(part, len(tokens)) if part.count > 1 else contextlib.nullcontext(),
+            self.meter.watching(),
         ):
             loss, _ = self.paradigm.loss(tokens, condition)
         billed = self.meter.bill(len(tokens), seed)  # the other parts run the same shapes

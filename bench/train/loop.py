@@ -1,6 +1,6 @@
 """Training one segment: from a checkpoint, or the seed, until its FLOPs are spent.
 
-Lightning runs the loop, in one process or in one per device. The budget is the clock: every step is billed by the shapes that
+Lightning runs the loop, in one process or in one per device. The budget is the clock: every step is billed by the products that
 ran, the learning rate is a function of the FLOPs spent, and a branch stops at the step nearest to its budget. All randomness of a
 step is a function of (seed, step).
 """
@@ -109,7 +109,7 @@ def train_segment(
     count = micro_batches(run.recipe.batch_size, group.size, segment.micro_batch)
     data = training_images(segment.latents)
     paradigm = compile_on_gpu(build_paradigm(run, segment.space, segment.conditions))
-    meter = FlopMeter(build_meta(run, segment.space, segment.conditions), segment.conditions)
+    meter = FlopMeter(build_meta(run, segment.space, segment.conditions), segment.conditions, run.flop_rule)
     meter.attach(paradigm)
     module = TrainingModule(
         run, paradigm, meter, budget=segment.budget, stop_at=segment.stop_at, group=group, num_micro_batches=count

@@ -26,7 +26,6 @@ from bench.config.run import Run
 from bench.config.size import Size, size
 from bench.data.latents import TrainingData, fill_cache
 from bench.data.open import open_data
-from bench.flops.count import FLOP_RULE
 from bench.model import build_paradigm
 from bench.parametrization import parameter_groups
 from bench.plan.laws import COMMON, BaseRate, Laws, load_laws
@@ -92,7 +91,7 @@ class Study:
             seed=trial.seed,
             learning_rate=rate,
             recipe=recipe,
-            flop_rule=FLOP_RULE,
+            flop_rule="meta-v1",
             flops_budget=1,
         )
         paradigm = build_paradigm(run, self.space, self.conditions)
