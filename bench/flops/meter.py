@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ FIXED_AFTER = 6
 """Step seeds that must agree before a plan takes a loss's shapes for fixed; billing watches every step anyway."""
 COUNTED_TWICE = 2
 """Steps of equal products that are counted before their cost is looked up."""
+TRUSTED_AFTER = 4
+"""Counted steps that must cost what their products alone say before a plan takes the rest's costs from their products."""
 
 
 class LossForward(nn.Module):
@@ -33,6 +36,46 @@ class LossForward(nn.Module):
     def forward(self, tokens: Tensor, condition_tokens: Tensor, null: Tensor) -> Tensor:
         """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F), null (B,) to the mean loss ()."""
         return self.paradigm.loss(tokens, Condition(condition_tokens, null))[0]
+
+
+def explained(products: tuple[int, ...]) -> int:
+    """FLOPs of a step of these products (bench/flops/watch.py), of their derivatives where gradients flow, and of nothing else."""
+    return sum(2 * (note >> 3) * (1 + (note >> 2 & 1) * ((note >> 1 & 1) + (note & 1))) for note in products)
+
+
+class RememberedBlocks:
+    """While active, a block of the meta copy that gets what one got before is not run: its products are noted again.
+
+    The blocks of a backbone are alike, so that watching a loss costs one block per kind of input instead of all.
+    """
+
+    def __init__(self, paradigm: Paradigm, watch: ProductWatch) -> None:
+        self._blocks = [block for block in paradigm.modules() if isinstance(block, Block)]
+        self._watch = watch
+        self._known: dict[tuple[Any, ...], tuple[list[int], int, bool]] = {}
+
+    def __enter__(self) -> None:
+        for block in self._blocks:
+            block.__dict__["run_whole"] = partial(self._run, block)
+
+    def __exit__(self, *_: object) -> None:
+        for block in self._blocks:
+            del block.__dict__["run_whole"]
+
+    def _run(self, block: Block, x: Tensor, vector: Tensor | None, causal: bool) -> Tensor:
+        condition = None if vector is None else (vector.shape, vector.requires_grad)
+        trained = tuple(parameter.requires_grad for parameter in block.parameters())
+        key = (x.shape, x.dtype, x.requires_grad, condition, causal, torch.is_grad_enabled(), trained)
+        seen = self._watch.seen
+        if key not in self._known:
+            before, discount = len(seen), self._watch.causal_discount
+            out = Block.run_whole(block, x, vector, causal)
+            self._known[key] = seen[before:], self._watch.causal_discount - discount, out.requires_grad
+            return out
+        notes, discount, graph = self._known[key]
+        seen.extend(notes)
+        self._watch.causal_discount += discount
+        return torch.empty_like(x, requires_grad=graph)
 
 
 def meta_batch(paradigm: Paradigm, conditions: ConditionSpace, batch: int) -> tuple[Tensor, ...]:
@@ -57,6 +100,8 @@ class FlopMeter:
         self._watch = ProductWatch()
         self._watching = False
         self._before_block = 0
+        self._blocks = RememberedBlocks(meta_paradigm, self._watch)
+        self._explained = 0
 
     def attach(self, paradigm: Paradigm) -> None:
         """Make ready for a trained model. Compiled blocks are noted as a whole, by what they get: their products follow from it,
@@ -105,6 +150,11 @@ class FlopMeter:
             self._meta(*inputs)
         return tuple(self._watch.seen)
 
+    def _remembered_products(self, batch: int, seed: int) -> tuple[int, ...]:
+        """The same without running a block twice on equal inputs."""
+        with self._blocks:
+            return self._products(batch, seed)
+
     def count(self, batch: int, seed: int) -> FlopCount:
         """Training FLOPs of the step that draws its randomness from `seed`, counted afresh on the meta copy.
 
@@ -131,22 +181,43 @@ class FlopMeter:
                 "what hooks or the backward pass run must follow from the loss's products"
             )
         self._times_counted[products] = self._times_counted.get(products, 0) + 1
+        self._explained += 1 if count.dense == explained(products) else -TRUSTED_AFTER
         return count
 
     def expected(self, seeds: list[int], batch: int) -> list[FlopCount]:
         """Training FLOPs of a batch under each step seed; products that repeat are counted twice, to see that they cost the same.
 
-        The rest is skipped when the first few seeds all run the same products.
+        The rest is skipped when the first few seeds all run the same products, and taken from the products where the first counts
+        were what these say. What a run is billed is always counted.
         """
         counts: list[FlopCount] = []
         times = COUNTED_TWICE if self.rule == "meta-v2" else 1
+        watch = self._products
         for seed in seeds:
-            products = self._products(batch, seed)
-            known = self._times_counted.get(products, 0) >= times
-            counts.append(self._counts[products] if known else self._count(products, batch, seed))
+            products = watch(batch, seed)
+            if not counts and self._blocks_agree(products, batch, seed):
+                watch = self._remembered_products
+            if self._times_counted.get(products, 0) >= times:
+                counts.append(self._counts[products])
+            elif self.rule == "meta-v2" and self._explained >= TRUSTED_AFTER:
+                flops = explained(products)
+                counts.append(FlopCount(flops, flops - self._watch.causal_discount))
+            else:
+                counts.append(self._count(products, batch, seed))
             if len(counts) == FIXED_AFTER and len(self._counts) == 1:
                 break
         return counts
+
+    def _blocks_agree(self, products: tuple[int, ...], batch: int, seed: int) -> bool:
+        """Whether the products are the same where a block that ran before on such inputs is not run again; a loss that looks into
+        the graph behind a block may not allow it."""
+        discount = self._watch.causal_discount
+        try:
+            same = self._remembered_products(batch, seed) == products and self._watch.causal_discount == discount
+        except Exception:  # whatever a plugin does with what a block returned
+            same = False
+        self._watch.causal_discount = discount
+        return same
 
     def bill(self, batch: int, seed: int) -> FlopCount:
         """Training FLOPs of the step whose loss was just watched; call once per step.
