@@ -39,7 +39,7 @@ class LossForward(nn.Module):
 
 
 def explained(products: tuple[int, ...]) -> int:
-    """FLOPs of a step of these products (bench/flops/watch.py), of their derivatives where gradients flow, and of nothing else."""
+    """FLOPs of a step of these products (bench/flops/watch.py) and of their derivatives where gradients flow; of nothing else."""
     return sum(2 * (note >> 3) * (1 + (note >> 2 & 1) * ((note >> 1 & 1) + (note & 1))) for note in products)
 
 
