@@ -135,7 +135,7 @@ def check_budgets(submission: Submission, rules: Rules) -> Iterator[str]:
 
 def check_table(submission: Submission, rules: Rules) -> Iterator[str]:
     """The table that was handed in is the one that the records give."""
-    yield from differences(submission.rebuilt, submission.table, ("the records", "table.csv"))
+    yield from differences(submission.rebuilt, submission.table, ("the records", submission.results.table.name))
 
 
 def check_environment(submission: Submission, rules: Rules) -> Iterator[str]:
