@@ -20,6 +20,7 @@ MAY_BE_EMPTY = {"error", "git_sha", "latency_ms_b1_p90", "sampler_steps", "sampl
 MAY_BE_EMPTY |= {"inception_score", "fd_dinov2", "fd_dinov2_se", "dinov2_network"}  # of real images only
 MAY_BE_EMPTY |= {"fid_unbiased"}  # needs two passes over the test captions
 MAY_BE_EMPTY |= {"setting_source"}  # of a share of training only
+MAY_BE_EMPTY |= {"plugin", "plugin_commit", "off_plan"}  # of plugins, and of runs that left their plan
 MAY_BE_EMPTY |= {"validation_bits", "validation_bits_se"}  # of codes only
 MAY_BE_EMPTY |= {"prompt_accuracy_heldout_both", "prompt_accuracy_heldout_both_se"}  # few captions have two held-out pairs
 MAY_BE_EMPTY |= {"prompt_accuracy_uniform", "prompt_accuracy_uniform_se", *DECILES}  # of the sprites
