@@ -400,7 +400,7 @@ def test_a_layer_that_the_loss_alone_reads_is_declared() -> None:
 @pytest.mark.parametrize(
     ("plugin", "name"),
     [
-        pytest.param(cls, name, marks=[pytest.mark.slow] if name == "memory" and cls is not SteepSchedule else [])
+        pytest.param(cls, name, marks=[pytest.mark.slow] if name in ("memory", "sampling-cost") else [])
         for cls in (SteepSchedule, AdaptiveLoss, Density, DistilledGuidance)
         for name in ("loss-values", "learning", "memory", "samples", "parameters", "sampling-cost")
     ],

@@ -321,6 +321,8 @@ VARIANTS = [
 
 
 CHECKS = dict(paradigm_checks())
+CHEAP = ("loss-values", "counting", "samples")
+"""What every change runs of the variants; `make slow` runs the rest, the built-ins' defaults are checked whole in test_paradigms.py."""
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ CHECKS = dict(paradigm_checks())
         pytest.param(
             *(name, options, check),
             id=f"{name}-{','.join(options)}-{check}",
-            marks=[pytest.mark.slow] if check in ("memory", "parameters") and "order" not in options else [],
+            marks=[] if check in CHEAP else [pytest.mark.slow],
         )
         for name, options in VARIANTS
         for check in CHECKS
@@ -367,6 +369,7 @@ def analytic_flow_loss(std: float) -> float:
     return float((std**2 / ((1 - t) ** 2 * std**2 + t**2)).mean())
 
 
+@pytest.mark.slow
 def test_flow_matching_reaches_the_analytic_loss() -> None:
     """A tiny network trained on independent N(0, s^2) latents ends within 3 % of the least possible loss, and above it."""
     std = 0.5

@@ -185,7 +185,8 @@ def test_plan_needs_neither_data_nor_weights(
     assert count_run(run, meta, dataset.conditions).dense / 1e9 == pytest.approx(giga_flops, rel=tolerance)
 
 
-@pytest.mark.parametrize("name", ["imagenet256", pytest.param("cc12m", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imagenet256", "cc12m"])
 def test_large_experiments_are_planned_anywhere(tmp_path: Path, name: str) -> None:
     """One method of each; what the plan cannot know yet is said, and no folder is claimed."""
     given = ("--experiment", name, "--paradigms", "diffusion", "--budget", "1e19", "--results", tmp_path / name)

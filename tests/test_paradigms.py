@@ -37,8 +37,17 @@ def batch(paradigm, size: int = 4):
 CHECKS = dict(paradigm_checks())
 
 
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", sorted(BUILT_INS))
+DEAR = {("mar", "sampling-cost"), ("mar-discrete", "sampling-cost"), ("next-token-continuous", "sampling-cost")}
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(name, check, marks=[pytest.mark.slow] if (name, check) in DEAR else [])
+        for name in sorted(BUILT_INS)
+        for check in CHECKS
+    ],
+)
 def test_conforms(name: str, check: str) -> None:
     assert CHECKS[check](load(name), **OPTIONS.get(name, {})) == []
 

@@ -65,6 +65,7 @@ def test_the_example_is_listed_and_conforms(site: Path) -> None:
     assert "passes" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_example_is_swept_beside_the_built_ins(site: Path, tmp_path: Path) -> None:
     mine = "replace(METHODS['next-token'], paradigm='absorbing-diffusion', settings=grid(steps=(4,), guidance=(1.5,)))"
     two = f"EXPERIMENT = replace(EXPERIMENT, flop_rule='meta-v2', methods=(METHODS['next-token'], {mine}))"
