@@ -321,8 +321,8 @@ VARIANTS = [
 
 
 CHECKS = dict(paradigm_checks())
-CHEAP = ("loss-values", "counting", "samples")
-"""What every change runs of the variants; `make slow` runs the rest, the built-ins' defaults are checked whole in test_paradigms.py."""
+CHEAP = ("loss-values", "loss-division", "training-cost", "samples")
+"""What every change runs of the variants; `make slow` runs the rest. The built-ins' defaults are checked in test_paradigms.py."""
 
 
 @pytest.mark.parametrize(
