@@ -89,6 +89,15 @@ def test_poor_tables_say_so_and_draw_what_is_left(change, said: str, tmp_path: P
         assert (results.figures / f"{name}.png").exists()
 
 
+def test_runs_that_were_measured_by_their_loss_alone_have_a_page(tmp_path: Path) -> None:
+    frame = synthetic.table(BUDGETS[:1], num_sizes=1, num_seeds=2, raw=False).drop_duplicates("run_id")
+    measured = ["fid", "kid", "prompt_accuracy", "flops_per_sample", "latency_ms_b1_p50", "images_per_s"]
+    frame = frame.assign(split=None, validation_loss=np.linspace(1, 2, len(frame)), **dict.fromkeys(measured, np.nan))
+    results = synthetic.write(tmp_path, frame)
+    write_report(results)
+    assert "measured by their validation loss alone; nothing was sampled" in results.report.read_text()
+
+
 def test_missing_columns_are_one_line(tmp_path: Path) -> None:
     results = synthetic.write(tmp_path, synthetic.table(BUDGETS).drop(columns=["fid", "kid"]))
     with pytest.raises(ValueError, match=r"lacks the columns fid, kid; rebuild it with"):

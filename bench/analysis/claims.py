@@ -96,7 +96,8 @@ def summary(analysis: Analysis) -> str:
         sentences.append(f"This sweep gives {missing}")
     else:
         sentences += [str(found) for name in ("fid", "prompt_accuracy") for found in analysis.crossings(name)]
-    return ". ".join(sentence[0].upper() + sentence[1:] for sentence in sentences if sentence) + "."
+    said = [sentence[0].upper() + sentence[1:] for sentence in sentences if sentence]
+    return ". ".join(said or ["The runs were measured by their validation loss alone; nothing was sampled"]) + "."
 
 
 def _cheapest(runs: pd.DataFrame, top: float) -> str:

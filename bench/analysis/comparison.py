@@ -63,8 +63,9 @@ class Analysis:
 
     @cached_property
     def budgets(self) -> list[float]:
-        """Budgets with finished runs, ascending."""
-        return sorted(finished_rows(self.frame)["flops_budget"].unique())
+        """Budgets with runs that were sampled, ascending; where none was, those with runs that were measured by their loss."""
+        rows = finished_rows(self.frame)
+        return sorted((rows if len(rows) else loss_rows(self.frame))["flops_budget"].unique())
 
     @cached_property
     def validation(self) -> pd.DataFrame:
