@@ -118,6 +118,7 @@ def test_a_sweep_on_own_images(root: Path, kind: str) -> None:
 
 @pytest.mark.slow
 def test_classes_by_name_and_the_same_command_again(root: Path) -> None:
+    swept(root, "imagefolder")
     out, done = swept(root, "imagefolder")
     assert done.status == 0, done.err[-2000:]
     assert "nothing to train" in done.err
