@@ -46,7 +46,7 @@ class Condition:
     def __len__(self) -> int:
         return len(self.null)
 
-    def __getitem__(self, rows: slice) -> Condition:
+    def __getitem__(self, rows: slice | Tensor) -> Condition:
         return Condition(self.tokens[rows], self.null[rows])
 
     def dropped(self, drop: Tensor) -> Condition:

@@ -9,6 +9,11 @@ class UserError(Exception):
     """Something that the user can mend, in one line."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; empty when it says nothing."""
+    return (str(error).splitlines() or [""])[0]
+
+
 MAX_LISTED = 12
 
 

@@ -8,56 +8,54 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
-from bench.config import Evaluation, Experiment, Method, Recipe, Size, grid
+from bench.config import Evaluation, Experiment, Method, Recipe, Size
 
-SHAPES = runpy.run_path(str(Path(__file__).with_name("shapes.py")))
+LADDER = runpy.run_path(str(Path(__file__).with_name("ladder.py")))["EXPERIMENT"]
 SIZES = (
+    Size(width=8, depth=4, num_heads=1),
+    Size(width=12, depth=4, num_heads=1),
     Size(width=16, depth=4, num_heads=1),
     Size(width=24, depth=4, num_heads=1),
     Size(width=32, depth=4, num_heads=1),
     Size(width=48, depth=4, num_heads=2),
     Size(width=64, depth=4, num_heads=2),
     Size(width=96, depth=4, num_heads=3),
+    Size(width=128, depth=4, num_heads=4),
 )
-BASE = SIZES[3]
+BASE = SIZES[5]
 RATES = {"diffusion": 8e-3, "next-token": 8e-3, "masked-token": 8e-3, "mar": 4e-3}
 """Lowest validation loss of five rates from 1e-3 to 1.6e-2 at 3e11 FLOPs (results/laws-learning-rates); none is at an edge."""
-HEAD = {**SHAPES["MAR_OPTIONS"]["head_options"], "relative_width": 1.0}
-del HEAD["width"]
-"""MAR's head is as wide as the backbone at every size."""
 SHARED = ((1.0, 1.0), (1.0, 1.5), (0.6, 1.0), (0.6, 1.5))
 """Temperature and guidance: the same four for each method."""
 
 
 def on_sprites(method: Method) -> Method:
-    """A method of the shapes with the rate found here and four sampler settings."""
+    """A method of the ladder, whose MAR head grows with the backbone, with the rate found here and four sampler settings."""
     (first, *_) = method.settings
     return replace(
         method,
         learning_rates=(RATES[method.paradigm],) * len(SIZES),
-        options={"head_options": HEAD} if method.paradigm == "mar" else method.options,
-        settings=tuple(
-            setting
-            for temperature, guidance in SHARED
-            for setting in grid(steps=(first.steps,), temperature=(temperature,), guidance=(guidance,), options=(first.options,))
-        ),
+        settings=tuple(replace(first, temperature=temperature, guidance=guidance) for temperature, guidance in SHARED),
     )
 
 
 EXPERIMENT = Experiment(
     name="laws",
     data="sprites40",
-    methods=tuple(map(on_sprites, SHAPES["METHODS"])),
+    methods=tuple(map(on_sprites, LADDER.methods)),
     sizes=SIZES,
-    budget=3e12,
-    rungs=(1 / 300, 1 / 100, 1 / 30, 1 / 10, 1 / 3, 1.0),
+    budget=1e13,
+    rungs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     num_seeds=(
+        (1, 0, 0, 0, 0, 0),
+        (1, 1, 0, 0, 0, 0),
         (1, 1, 1, 0, 0, 0),
         (1, 1, 1, 1, 0, 0),
-        (1, 1, 1, 1, 1, 0),
-        (0, 1, 1, 1, 1, 1),
+        (0, 1, 1, 1, 1, 0),
         (0, 0, 1, 1, 1, 1),
         (0, 0, 0, 1, 1, 1),
+        (0, 0, 0, 0, 1, 1),
+        (0, 0, 0, 0, 0, 1),
     ),
     recipe=Recipe(batch_size=32, precision="fp32", completep_base=BASE, warmup_steps=20, num_training_images=262_144),
     evaluation=Evaluation(

@@ -101,7 +101,6 @@ class FlopMeter:
         self._watching = False
         self._before_block = 0
         self._blocks = RememberedBlocks(meta_paradigm, self._watch)
-        self._explained = 0
 
     def attach(self, paradigm: Paradigm) -> None:
         """Make ready for a trained model. Compiled blocks are noted as a whole, by what they get: their products follow from it,
@@ -142,15 +141,15 @@ class FlopMeter:
         finally:
             self._watching = False
 
-    def _products(self, batch: int, seed: int) -> tuple[int, ...]:
-        """What the meta copy's loss runs under a step seed."""
+    def _products(self, batch: int, seed: int) -> tuple[tuple[int, ...], int]:
+        """What the meta copy's loss runs under a step seed, and the FLOPs of it that a causal mask saves."""
         inputs = meta_batch(self._meta.paradigm, self._conditions, batch)
         torch.manual_seed(seed)
         with self.watching():
             self._meta(*inputs)
-        return tuple(self._watch.seen)
+        return tuple(self._watch.seen), self._watch.causal_discount
 
-    def _remembered_products(self, batch: int, seed: int) -> tuple[int, ...]:
+    def _remembered_products(self, batch: int, seed: int) -> tuple[tuple[int, ...], int]:
         """The same without running a block twice on equal inputs."""
         with self._blocks:
             return self._products(batch, seed)
@@ -162,11 +161,10 @@ class FlopMeter:
             UncountedOperatorError: when the rule does not know an operator.
             ValueError: when equal products cost differently.
         """
-        return self._count(self._products(batch, seed), batch, seed)
+        return self._count(*self._products(batch, seed), batch, seed)
 
-    def _count(self, products: tuple[int, ...], batch: int, seed: int) -> FlopCount:
-        """The same for a step whose products on the meta copy were just watched."""
-        discount = self._watch.causal_discount
+    def _count(self, products: tuple[int, ...], discount: int, batch: int, seed: int) -> FlopCount:
+        """The same for a step whose products on the meta copy are known."""
         inputs = meta_batch(self._meta.paradigm, self._conditions, batch)
         torch.manual_seed(seed)
         if self.rule == "meta-v1":
@@ -181,8 +179,12 @@ class FlopMeter:
                 "what hooks or the backward pass run must follow from the loss's products"
             )
         self._times_counted[products] = self._times_counted.get(products, 0) + 1
-        self._explained += 1 if count.dense == explained(products) else -TRUSTED_AFTER
         return count
+
+    def _products_explain(self) -> bool:
+        """Whether enough steps were counted and all cost what their products alone say."""
+        enough = sum(self._times_counted.values()) >= TRUSTED_AFTER
+        return enough and all(count.dense == explained(products) for products, count in self._counts.items())
 
     def expected(self, seeds: list[int], batch: int) -> list[FlopCount]:
         """Training FLOPs of a batch under each step seed; products that repeat are counted twice, to see that they cost the same.
@@ -194,30 +196,27 @@ class FlopMeter:
         times = COUNTED_TWICE if self.rule == "meta-v2" else 1
         watch = self._products
         for seed in seeds:
-            products = watch(batch, seed)
-            if not counts and self._blocks_agree(products, batch, seed):
+            products, discount = watch(batch, seed)
+            if not counts and self._blocks_agree(products, discount, batch, seed):
                 watch = self._remembered_products
             if self._times_counted.get(products, 0) >= times:
                 counts.append(self._counts[products])
-            elif self.rule == "meta-v2" and self._explained >= TRUSTED_AFTER:
+            elif self.rule == "meta-v2" and self._products_explain():
                 flops = explained(products)
-                counts.append(FlopCount(flops, flops - self._watch.causal_discount))
+                counts.append(FlopCount(flops, flops - discount))
             else:
-                counts.append(self._count(products, batch, seed))
+                counts.append(self._count(products, discount, batch, seed))
             if len(counts) == FIXED_AFTER and len(self._counts) == 1:
                 break
         return counts
 
-    def _blocks_agree(self, products: tuple[int, ...], batch: int, seed: int) -> bool:
+    def _blocks_agree(self, products: tuple[int, ...], discount: int, batch: int, seed: int) -> bool:
         """Whether the products are the same where a block that ran before on such inputs is not run again; a loss that looks into
         the graph behind a block may not allow it."""
-        discount = self._watch.causal_discount
         try:
-            same = self._remembered_products(batch, seed) == products and self._watch.causal_discount == discount
+            return self._remembered_products(batch, seed) == (products, discount)
         except Exception:  # whatever a plugin does with what a block returned
-            same = False
-        self._watch.causal_discount = discount
-        return same
+            return False
 
     def bill(self, batch: int, seed: int) -> FlopCount:
         """Training FLOPs of the step whose loss was just watched; call once per step.

@@ -10,6 +10,7 @@ import torch
 
 from bench.config.experiment import Method, merged
 from bench.config.run import Run
+from bench.errors import first_line
 from bench.flops.count import num_parameters
 from bench.flops.meter import FlopMeter, meta_batch
 from bench.model import build_meta
@@ -30,7 +31,7 @@ def in_a_sentence(method: str, doing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = (str(error).splitlines() or [""])[0]
+        line = first_line(error)
         reason = line if isinstance(error, ValueError) else f"{doing} fails with {type(error).__name__}: {line}"
         raise ValueError(reason if reason.startswith("method ") else f"method {method!r}: {reason}") from error
 

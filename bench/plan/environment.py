@@ -37,6 +37,7 @@ def environment(machine: Machine, paradigms: Iterable[str]) -> dict[str, Any]:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    commit = git_sha()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "hardware": {
@@ -49,17 +50,21 @@ def environment(machine: Machine, paradigms: Iterable[str]) -> dict[str, Any]:
         },
         "python": platform.python_version(),
         "packages": packages,
-        "commit": git_sha(),
-        "plugins": {name: plugin(name) for name in sorted(set(paradigms))},
+        "commit": commit,
+        "plugins": {name: _plugin(name, commit) for name in sorted(set(paradigms))},
     }
 
 
-def plugin(name: str) -> dict[str, str]:
-    """Where a paradigm comes from: its class, the package with its version, and the commit; empty where it is not known."""
+def _plugin(name: str, commit: str) -> dict[str, str]:
+    """Where a paradigm comes from: its class, the package with its version, and the commit; empty where it is not known.
+
+    Args:
+        commit: of the suite.
+    """
     known = {"target": targets().get(name, "")}
     if name in BUILT_INS:
         version = importlib.metadata.version("paradigm-bench")
-        return {**known, "package": "paradigm-bench", "version": version, "commit": git_sha()}
+        return {**known, "package": "paradigm-bench", "version": version, "commit": commit}
     package = distribution(name)
     found = {"package": package.name, "version": package.version} if package else {"package": "", "version": ""}
     return {**known, **found, "commit": plugin_commit(name)}

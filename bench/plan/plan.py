@@ -188,16 +188,17 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     runs: list[PlannedRun] = []
     for method in experiment.methods:
         own = [cell for cell in cells if cell.method is method]
-        first = cell_run(own[0], dataset)
+        found = [cell_run(cell, dataset) for cell in own]
+        first = found[0]
         meta = build_meta(first, dataset.space(method.tokenizer), dataset.conditions)
         check_sampler(first, meta, method, dataset.conditions)
         check_memory(max(cost(method, cell.size).num_params for cell in own), device_memory())
-        speed = measure_speed([cell_run(cell, dataset) for cell in own], dataset, partial(cost, method))
-        for cell in own:
+        speed = measure_speed(found, dataset, partial(cost, method))
+        for cell, run in zip(own, found, strict=True):
             counted = cost(method, cell.size)
             runs.append(
                 PlannedRun(
-                    run=cell_run(cell, dataset),
+                    run=run,
                     method=method,
                     num_params=counted.num_params,
                     flops_per_image=counted.dense,

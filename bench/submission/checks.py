@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.config.run import Run
 from bench.files import read_lines
 from bench.registry import BUILT_INS
 from bench.results.folder import STEP_KEYS
 from bench.submission.rules import Rules
-from bench.submission.submission import Submission
+from bench.submission.submission import Submission, without_seed
 
 Check = Callable[[Submission, Rules], Iterator[str]]
 
@@ -71,12 +70,8 @@ def _check_rows(submission: Submission, run_id: str) -> Iterator[str]:
 
 def check_seeds(submission: Submission, rules: Rules) -> Iterator[str]:
     """Seeds count up without a gap, all methods have the same at each budget, and no two runs have one seed's numbers."""
-
-    def cell(run: Run) -> str:
-        return _without_seed(run)
-
     at_budget: dict[int, dict[str, set[int]]] = {}
-    for _, group in groupby(sorted(submission.runs.values(), key=cell), key=cell):
+    for _, group in groupby(sorted(submission.runs.values(), key=without_seed), key=without_seed):
         runs = list(group)
         seeds = sorted(run.seed for run in runs)
         expected = list(range(rules.first_seed, rules.first_seed + len(runs)))
@@ -96,10 +91,6 @@ def check_seeds(submission: Submission, rules: Rules) -> Iterator[str]:
             found = sorted(seeds_of.get(method, ()))
             if found != most:
                 yield f"{method}, {budget:.3g} FLOPs: seeds {_listed(found) or 'none'}, other methods have {_listed(most)}"
-
-
-def _without_seed(run: Run) -> str:
-    return json.dumps({**run.content(), "seed": None}, sort_keys=True)
 
 
 def _listed(seeds: list[int]) -> str:
@@ -143,9 +134,9 @@ def check_environment(submission: Submission, rules: Rules) -> Iterator[str]:
     if not submission.environment:
         yield "environment.json is missing; the sweep writes it when it trains"
         return
-    plugins = submission.environment.get("plugins")
+    plugins = submission.about("plugins")
     for name in sorted({run.paradigm for run in submission.runs.values()} - BUILT_INS.keys()):
-        known = plugins.get(name) if isinstance(plugins, dict) else None
+        known = plugins.get(name)
         if not isinstance(known, dict) or not known.get("commit"):
             yield f"plugin {name} has no commit in environment.json; install it from a git checkout and train again"
         elif str(known["commit"]).endswith("+"):

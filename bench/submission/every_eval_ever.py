@@ -115,11 +115,9 @@ def _texts(rows: pd.DataFrame, columns: tuple[str, ...]) -> dict[str, str]:
 
 
 def _version(submission: Submission) -> str:
-    packages = submission.environment.get("packages")
-    return str(packages.get("paradigm-bench", "unknown")) if isinstance(packages, dict) else "unknown"
+    return str(submission.about("packages").get("paradigm-bench", "unknown"))
 
 
 def _commit(submission: Submission, rows: pd.DataFrame) -> str:
-    plugins = submission.environment.get("plugins")
-    known = plugins.get(str(rows["paradigm"].iloc[0])) if isinstance(plugins, dict) else None
+    known = submission.about("plugins").get(str(rows["paradigm"].iloc[0]))
     return str(known.get("commit", "")) if isinstance(known, dict) else ""

@@ -156,8 +156,7 @@ def _content(judged: Sequence[Judged], found: Sequence[Board], protocol: str) ->
 
 def _about(submission: Submission, verdict: Verdict) -> dict[str, Any]:
     """What the page says of a submission."""
-    hardware, plugins = (submission.environment.get(name) for name in ("hardware", "plugins"))
-    hardware, plugins = hardware if isinstance(hardware, dict) else {}, plugins if isinstance(plugins, dict) else {}
+    hardware, plugins = submission.about("hardware"), submission.about("plugins")
     device = hardware.get("device", "")
     return {
         "name": submission.name,

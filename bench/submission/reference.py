@@ -3,7 +3,6 @@ shares with them. No torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench.results.folder import Results
 from bench.results.identity import Identity, read_identity
 from bench.results.table import finished_rows, load_table, loss_rows
 from bench.submission.rules import Rules
-from bench.submission.submission import Submission
+from bench.submission.submission import Submission, without_seed
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def _values(
     """Each run's value of each metric on its scale, with the reference rows of its configuration."""
     alike: dict[str, list[str]] = {}
     for run_id, run in reference.identity.runs.items():
-        alike.setdefault(_configuration(run), []).append(run_id)
+        alike.setdefault(without_seed(run), []).append(run_id)
     for name in rules.band.metrics:
         metric = METRICS[name]
         ours, theirs = (_rows(table, metric) for table in (frame, reference.table))
@@ -82,7 +81,7 @@ def _values(
             mine = identity.runs.get(row["run_id"])
             if mine is None:
                 continue
-            others = theirs[theirs["run_id"].isin(alike.get(_configuration(mine), ()))]
+            others = theirs[theirs["run_id"].isin(alike.get(without_seed(mine), ()))]
             if others["seed"].nunique() < rules.band.min_seeds:
                 continue
             if metric.of_images and not _sampled_alike(identity, row, reference, mine, others):
@@ -101,11 +100,6 @@ def _sampled_alike(identity: Identity, row: dict[str, Any], reference: Reference
     known = reference.identity.methods.get(run.method)
     same = known is not None and known.settings == identity.methods[run.method].settings
     return same and set(others["protocol"]) == {row["protocol"]}
-
-
-def _configuration(run: Run) -> str:
-    """What decides a run but its seed."""
-    return json.dumps({**run.content(), "seed": None}, sort_keys=True)
 
 
 def _band(metric: Metric, rows: pd.DataFrame, error_rate: float) -> Interval:

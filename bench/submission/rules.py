@@ -30,7 +30,7 @@ class Rules:
     """Seeds count up from here without a gap, so that none can be chosen."""
     band: Band
     closed: tuple[str, ...]
-    """What the closed division shares with the reference; names of `bench.submission.division.CLOSED`."""
+    """What the closed division shares with the reference; names of `bench.submission.reference.CLOSED`."""
     ignored_by_evaluation: tuple[str, ...]
     """Fields of an Evaluation that change no quality number."""
     not_replayed: tuple[str, ...]

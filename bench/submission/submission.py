@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,11 @@ class Submission:
         """By run_id."""
         return self.identity.runs
 
+    def about(self, name: str) -> Mapping[str, Any]:
+        """A part of the environment, such as "plugins"; empty where it is missing or no mapping."""
+        found = self.environment.get(name)
+        return found if isinstance(found, dict) else {}
+
     @property
     def smallest_rung(self) -> list[Run]:
         """Each method's runs at its smallest budget: what a replay repeats."""
@@ -52,6 +58,11 @@ class Submission:
         for run in self.runs.values():
             least[run.method] = min(run.flops_budget, least.get(run.method, run.flops_budget))
         return [run for run in self.runs.values() if run.flops_budget == least[run.method]]
+
+
+def without_seed(run: Run) -> str:
+    """What decides a run but its seed, as text: equal for runs that differ in their seed alone."""
+    return json.dumps({**run.content(), "seed": None}, sort_keys=True)
 
 
 def read_submission(root: Path) -> Submission:

@@ -28,7 +28,6 @@ from bench.progress import Display
 from bench.results.folder import Results
 from bench.sweep.jobs import TrunkJob, training_flops
 from bench.sweep.latents import encode_latents, missing_latents
-from bench.sweep.plugins import check_plugins
 from bench.sweep.reports import DirectReports
 from bench.sweep.status import queue, submitted
 from bench.sweep.sweep import begin, finish
@@ -144,8 +143,7 @@ def submit_sweep(plan: Plan, results: Results, dataset: TokenizedData, parameter
     Raises:
         ValueError: when SLURM refuses the parameters.
     """
-    check_plugins(plan, results, display)
-    missing = begin(plan, results, dataset)
+    missing = begin(plan, results, dataset, display)
     if not missing:
         finish(plan, results, display)
         return

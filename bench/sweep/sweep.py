@@ -28,8 +28,7 @@ from bench.sweep.reports import DirectReports
 
 def run_sweep(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> int:
     """Do everything that the plan misses; returns the number of failed runs."""
-    check_plugins(plan, results, display)
-    jobs = begin(plan, results, dataset)
+    jobs = begin(plan, results, dataset, display)
     if not jobs:
         display.say(f"all {len(plan.runs)} runs are done; nothing to train")
     else:
@@ -44,12 +43,14 @@ def run_sweep(plan: Plan, results: Results, dataset: TokenizedData, display: Dis
     return finish(plan, results, display)
 
 
-def begin(plan: Plan, results: Results, dataset: TokenizedData) -> list[TrunkJob]:
+def begin(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> list[TrunkJob]:
     """Make the results folder the plan's, write the plan, and say what is missing.
 
     Raises:
-        ValueError: when the folder is another experiment's, or this machine lacks data or networks for what is missing.
+        ValueError: when a plugin does not conform, the folder is another experiment's, or this machine lacks data or networks for
+            what is missing.
     """
+    check_plugins(plan, results, display)
     jobs = missing_jobs(plan, results)
     if jobs:
         from bench.evaluate.open import check_judge  # imported late: takes seconds, and a finished sweep judges nothing

@@ -13,6 +13,7 @@ from bench.config.experiment import Evaluation
 from bench.config.run import Run
 from bench.data.base import TokenizedData
 from bench.data.open import open_data
+from bench.errors import first_line
 from bench.evaluate.evaluator import Evaluator
 from bench.files import write_text
 from bench.results.folder import Results
@@ -62,7 +63,7 @@ class TrunkWorker:
                 self.stopped_by = error.number
                 return "interrupted"
             except Exception as error:
-                reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 for failed in job.runs[index:]:
                     results.run_folder(failed.run_id).save_record(failed, status="failed", error=reason)
                 write_text(folder.error, traceback.format_exc())

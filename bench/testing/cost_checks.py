@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.backbone import Backbone, Block
 from bench.conditioning import Condition
+from bench.errors import first_line
 from bench.flops.meter import FlopMeter, LossForward
 from bench.flops.sampling import count_sampling
 from bench.flops.step import StepCounter, count_step
@@ -61,9 +62,9 @@ def check_training_cost(cls: type[Paradigm], **options: object) -> list[str]:
         try:
             counted = meter.bill(BATCH, seed).dense
         except ValueError as error:
-            return [_line(error)]
+            return [first_line(error)]
         except Exception as error:
-            return [f"its FLOPs cannot be counted on the meta device: {type(error).__name__}: {_line(error)}"]
+            return [f"its FLOPs cannot be counted on the meta device: {type(error).__name__}: {first_line(error)}"]
         torch.manual_seed(seed)
         with sdpa_kernel(SDPBackend.MATH):
             ran = count_step(real, inputs, BACKBONE.width)
@@ -108,7 +109,3 @@ def check_sampling_cost(cls: type[Paradigm], **options: object) -> list[str]:
     if first and second and first[0] == second[0] and torch.equal(first[1], second[1]):
         return [f"sampling ignores steps: {STEPS[0]} and {STEPS[1]} draw the same; refuse what it cannot do by ValueError"]
     return []
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -55,8 +55,8 @@ def learn(paradigm: Paradigm, tokens: Tensor, condition: Condition, steps: int) 
 
 def _repeated(tokens: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
     """Copies of a batch, (COPIES B, ...)."""
-    words = condition.tokens.repeat(COPIES, *[1] * (condition.tokens.ndim - 1))
-    return tokens.repeat(COPIES, *[1] * (tokens.ndim - 1)), Condition(words, condition.null.repeat(COPIES))
+    rows = torch.arange(len(tokens)).repeat(COPIES)
+    return tokens[rows], condition[rows]
 
 
 def check_learning(cls: type[Paradigm], **options: object) -> list[str]:

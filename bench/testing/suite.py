@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import wraps
 
+from bench.errors import first_line
 from bench.paradigm import Paradigm
 from bench.testing.cost_checks import check_backbone, check_harness, check_sampling_cost, check_training_cost
 from bench.testing.learning import check_learning, check_memory
@@ -59,9 +60,8 @@ def _said(check: Check) -> Check:
         try:
             return check(cls, **options)
         except Exception as error:
-            line = (str(error).splitlines() or [""])[0]
             doing = (check.__doc__ or "").splitlines()[0].rstrip(".")
-            return [f"it fails with {type(error).__name__}: {line} (while this was checked: {doing})"]
+            return [f"it fails with {type(error).__name__}: {first_line(error)} (while this was checked: {doing})"]
 
     return run
 
