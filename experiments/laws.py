@@ -1,4 +1,4 @@
-"""The laws: four paradigms on the world with a long tail, six budgets over 2.5 decades, sizes around each budget's best.
+"""The laws: four paradigms on the world with a long tail, six budgets over 2.5 decades, four sizes around each budget's best.
 
 Rates are those of `laws_learning_rates.py` at 48x4, carried to the other sizes by CompleteP. On a GPU the same file runs at other
 budgets (`BUDGET=1e16 DATA=sprites80`) where the sizes are given as well; `experiments/ladder.py` lets the budget choose them.
@@ -59,6 +59,8 @@ EXPERIMENT = Experiment(
     ),
     recipe=Recipe(batch_size=32, precision="fp32", completep_base=BASE, warmup_steps=20, num_training_images=262_144),
     evaluation=Evaluation(
-        num_samples=1000, num_held_out=500, num_validation=250, num_reference=5000, throughput_batches=(64,), share=0.25
+        num_samples=1000, num_held_out=500, num_validation=250, num_reference=5000, throughput_batches=(64,), share=4.0
     ),
 )
+"""A run may cost four times its training to evaluate, so that small ones are sampled too; the ladder in all costs 24 % of its
+training, since the top rung decides."""
