@@ -3,8 +3,9 @@
 Letters: B images, T sequence positions, D width, H heads, E head width (D / H), L blocks.
 
 No embedding, no head, no loss and no knowledge of any paradigm: a sequence goes in and a sequence of the same shape comes
-out. Two hooks serve every paradigm: `causal` with `cache`, and `blocks`, a slice of the stack. Position embeddings belong to
-the paradigms, because the published methods differ in how many tables they add and where.
+out. Four hooks serve every paradigm: `causal` with `cache`; `mask`, for attention by groups; a vector per position, where
+positions differ in time; and `blocks`, a slice of the stack. Position embeddings belong to the paradigms, because the
+published methods differ in how many tables they add and where.
 """
 
 from __future__ import annotations
@@ -109,14 +110,13 @@ class Attention(nn.Module):
         self.query_scale = nn.Parameter(torch.ones(head)) if config.qk_norm else None
         self.key_scale = nn.Parameter(torch.ones(head)) if config.qk_norm else None
 
-    def forward(self, x: Tensor, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
+    def forward(self, x: Tensor, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, block: int) -> Tensor:
         """Positions (B, T, D) to (B, T, D), also over the cached ones."""
         batch, length, width = x.shape
         qkv = self.query_key_value(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (B, H, T, E)
         if self.query_scale is not None and self.key_scale is not None:
             query, key = _rms_norm(query, self.query_scale), _rms_norm(key, self.key_scale)
-        mask = None
         if cache is not None:
             if causal and cache.length and length > 1:
                 mask = torch.ones(length, cache.length + length, dtype=torch.bool, device=x.device).tril(cache.length)
@@ -146,24 +146,30 @@ class Block(nn.Module):
         self.modulation = linear(width, 6 * width, std=0) if config.modulation else None
         self.multiplier = config.residual_multiplier
 
-    def forward(self, x: Tensor, vector: Tensor | None, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
-        """Positions (B, T, D) and a vector (B, D) to (B, T, D)."""
-        return self.run(x, vector, causal, cache, block) if cache is not None else self.run_whole(x, vector, causal)
+    def forward(
+        self, x: Tensor, vector: Tensor | None, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, block: int
+    ) -> Tensor:
+        """Positions (B, T, D) and a vector per image (B, 1, D) or per position (B, T, D) to (B, T, D)."""
+        if cache is None:
+            return self.run_whole(x, vector, causal, mask)
+        return self.run(x, vector, causal, mask, cache, block)
 
-    def run_whole(self, x: Tensor, vector: Tensor | None, causal: bool) -> Tensor:
+    def run_whole(self, x: Tensor, vector: Tensor | None, causal: bool, mask: Tensor | None) -> Tensor:
         """The same without a cache (B, T, D), which may be compiled."""
-        return self.run(x, vector, causal, None, 0)
+        return self.run(x, vector, causal, mask, None, 0)
 
-    def run(self, x: Tensor, vector: Tensor | None, causal: bool, cache: KeyValueCache | None, block: int) -> Tensor:
+    def run(
+        self, x: Tensor, vector: Tensor | None, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, block: int
+    ) -> Tensor:
         """The block itself, (B, T, D)."""
         if self.modulation is None:
-            x = torch.add(x, self.attention(self.attention_norm(x), causal, cache, block), alpha=self.multiplier)
+            x = torch.add(x, self.attention(self.attention_norm(x), causal, mask, cache, block), alpha=self.multiplier)
             return torch.add(x, self.mlp(self.mlp_norm(x)), alpha=self.multiplier)
         assert vector is not None
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(vector)[:, None].chunk(6, dim=2)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(vector).chunk(6, dim=2)
         if self.multiplier != 1:
             gate1, gate2 = self.multiplier * gate1, self.multiplier * gate2
-        x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), causal, cache, block)
+        x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), causal, mask, cache, block)
         return x + gate2 * self.mlp(modulate(self.mlp_norm(x), shift2, scale2))
 
 
@@ -194,6 +200,7 @@ class Backbone(nn.Module):
         vector: Tensor | None = None,
         *,
         causal: bool = False,
+        mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
         blocks: slice = slice(None),
     ) -> Tensor:
@@ -201,18 +208,22 @@ class Backbone(nn.Module):
 
         Args:
             x: (B, T, D) embedded sequence.
-            vector: (B, D) conditions the blocks by adaLN; needed when the configuration has `modulation`.
+            vector: conditions the blocks by adaLN, (B, D) for whole images or (B, T, D) for each position; needed when the
+                configuration has `modulation`.
             causal: position i sees positions <= i only.
-            cache: holds earlier positions; x then continues them, and the cache grows by T.
+            mask: (T, S) or (B, 1, T, S) bool, True where a position sees another, S counting cached ones too; not with causal.
+                Its attention is billed over all pairs.
+            cache: holds earlier positions; x then continues them, and the cache grows by T. Without causal and mask the new
+                positions see all earlier ones and each other, which is how a group of positions is decoded.
             blocks: which blocks to run, for paradigms that split the stack.
 
         Returns:
             (B, T, D).
         """
         if vector is not None:
-            vector = F.silu(vector)
+            vector = F.silu(vector if vector.ndim == 3 else vector[:, None])
         for index in range(self.config.depth)[blocks]:
-            x = self.blocks[index](x, vector, causal, cache, index)
+            x = self.blocks[index](x, vector, causal, mask, cache, index)
         if cache is not None:
             cache.length += x.shape[1]
         if blocks.stop is not None and blocks.stop != self.config.depth:
@@ -221,5 +232,5 @@ class Backbone(nn.Module):
         if self.final_modulation is None:
             return x
         assert vector is not None
-        shift, scale = self.final_modulation(vector)[:, None].chunk(2, dim=2)
+        shift, scale = self.final_modulation(vector).chunk(2, dim=2)
         return modulate(x, shift, scale)

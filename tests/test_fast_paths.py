@@ -117,12 +117,18 @@ def test_guidance_in_one_batch_is_two_passes(scale: float) -> None:
     torch.testing.assert_close(fast, hidden + scale * (shown - hidden), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("chunks", [[30], [7] + [1] * 23, [7, 10, 13]])
-def test_a_cache_filled_in_pieces_gives_the_whole_sequence(chunks: list[int]) -> None:
+def shaken_backbone() -> Backbone:
+    """No weight is zero, frozen."""
     torch.manual_seed(0)
-    backbone = Backbone(BACKBONE)
+    backbone = Backbone(BACKBONE).requires_grad_(False)
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.1)
+    return backbone
+
+
+@pytest.mark.parametrize("chunks", [[30], [7] + [1] * 23, [7, 10, 13]])
+def test_a_cache_filled_in_pieces_gives_the_whole_sequence(chunks: list[int]) -> None:
+    backbone = shaken_backbone()
     x, vector = torch.randn(3, 30, 64), torch.randn(3, 64)
     cache, done, out = KeyValueCache(BACKBONE.depth, 30), 0, []
     with torch.no_grad():
@@ -131,6 +137,28 @@ def test_a_cache_filled_in_pieces_gives_the_whole_sequence(chunks: list[int]) ->
             done += length
         slow = backbone(x, vector, causal=True)
     torch.testing.assert_close(torch.cat(out, dim=1), slow, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cache_filled_by_groups_gives_the_sequence_under_their_mask() -> None:
+    """A group sees itself and earlier ones, whichever way; each position has a vector of its own."""
+    backbone = shaken_backbone()
+    groups = torch.tensor([0, 0, 1, 2, 2, 2, 3])
+    x, vector = (torch.randn(3, len(groups), BACKBONE.width, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+    whole = backbone(x, vector, mask=groups[:, None] >= groups)
+    cache = KeyValueCache(BACKBONE.depth, len(groups))
+    pieces = [backbone(x[:, groups == g], vector[:, groups == g], cache=cache) for g in range(4)]
+    assert difference(torch.cat(pieces, dim=1), whole) < 1e-5
+    later = torch.where(groups[:, None] > 1, x + 1, x)
+    assert torch.equal(backbone(later, vector, mask=groups[:, None] >= groups)[:, :3], whole[:, :3])
+
+
+def test_hooks_of_the_backbone_agree_where_they_mean_the_same() -> None:
+    """A triangle as a mask is causal; one vector for all positions is the image's."""
+    backbone = shaken_backbone()
+    x, vector = torch.randn(3, 7, BACKBONE.width), torch.randn(3, BACKBONE.width)
+    causal = backbone(x, vector, causal=True)
+    assert difference(backbone(x, vector, mask=torch.ones(7, 7, dtype=torch.bool).tril()), causal) < 1e-5
+    assert difference(backbone(x, vector[:, None].expand(-1, 7, -1), causal=True), causal) < 1e-5
 
 
 def test_averaging_in_one_call_is_the_formula() -> None:
