@@ -59,12 +59,15 @@ def table(num_rows: int, width: int) -> nn.Parameter:
 
 
 class KeyValueCache:
-    """Keys and values of the positions seen so far, allocated once, at the first use, for `max_length` positions."""
+    """Keys and values of the positions seen so far, allocated once, at the first use, for `max_length` positions; and what the
+    blocks make of a vector, as long as it is the same tensor."""
 
     def __init__(self, depth: int, max_length: int) -> None:
         self.depth, self.max_length = depth, max_length
         self.length = 0
         self._store: Tensor | None = None  # (2, L, B, H, max_length, E)
+        self._vector, self._activated = torch.empty(0), torch.empty(0)
+        self._modulations: dict[nn.Module, Tensor] = {}
 
     def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, H, T, E) after `length` for one block and return all of its keys and values so far."""
@@ -75,6 +78,22 @@ class KeyValueCache:
         self._store[0, block, :, :, self.length : end] = keys
         self._store[1, block, :, :, self.length : end] = values
         return self._store[0, block, :, :, :end], self._store[1, block, :, :, :end]
+
+    def activated(self, vector: Tensor) -> Tensor:
+        """SiLU of a vector (B, D) or (B, T, D), as (B, 1, D) or (B, T, D); what layers made of another tensor is forgotten."""
+        if self._vector is not vector:
+            self._vector, self._activated, self._modulations = vector, _activated(vector), {}
+        return self._activated
+
+    def modulation(self, layer: nn.Linear) -> Tensor:
+        """What a layer makes of the activated vector, computed once: a quarter of the FLOPs of decoding token by token."""
+        if layer not in self._modulations:
+            self._modulations[layer] = layer(self._activated)
+        return self._modulations[layer]
+
+
+def _activated(vector: Tensor) -> Tensor:
+    return F.silu(vector if vector.ndim == 3 else vector[:, None])
 
 
 MOST_POSITIONS = 1024
@@ -166,7 +185,8 @@ class Block(nn.Module):
             x = torch.add(x, self.attention(self.attention_norm(x), causal, mask, cache, block), alpha=self.multiplier)
             return torch.add(x, self.mlp(self.mlp_norm(x)), alpha=self.multiplier)
         assert vector is not None
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(vector).chunk(6, dim=2)
+        modulation = self.modulation(vector) if cache is None else cache.modulation(self.modulation)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=2)
         if self.multiplier != 1:
             gate1, gate2 = self.multiplier * gate1, self.multiplier * gate2
         x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), causal, mask, cache, block)
@@ -221,7 +241,7 @@ class Backbone(nn.Module):
             (B, T, D).
         """
         if vector is not None:
-            vector = F.silu(vector if vector.ndim == 3 else vector[:, None])
+            vector = _activated(vector) if cache is None else cache.activated(vector)
         for index in range(self.config.depth)[blocks]:
             x = self.blocks[index](x, vector, causal, mask, cache, index)
         if cache is not None:
@@ -232,5 +252,6 @@ class Backbone(nn.Module):
         if self.final_modulation is None:
             return x
         assert vector is not None
-        shift, scale = self.final_modulation(vector).chunk(2, dim=2)
+        modulation = self.final_modulation(vector) if cache is None else cache.modulation(self.final_modulation)
+        shift, scale = modulation.chunk(2, dim=2)
         return modulate(x, shift, scale)

@@ -99,8 +99,7 @@ def test_cached_decoding_costs_the_exact_causal_forward() -> None:
     sampled = count_sampling(paradigm, CONDITIONS, steps=None, guidance=1.0).total
     length, d, depth = PREFIX + N - 1, config.width, config.depth
     linear = depth * 24 * length * d * d
-    steps = N  # prefill and N - 1 decode steps modulate every block once each
-    modulation = steps * (depth * 12 * d * d + 4 * d * d)
+    modulation = depth * 12 * d * d + 4 * d * d  # by the image's vector, once for all steps
     pairs = PREFIX**2 + sum(range(PREFIX + 1, length + 1))
     expected = linear + modulation + depth * 4 * pairs * d + 2 * d * d + 2 * N * d * CODES.vocabulary
     assert sampled == expected
