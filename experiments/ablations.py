@@ -11,9 +11,9 @@ from pathlib import Path
 
 from bench.config import Experiment, Method, Setting, grid
 
-DEFAULT = runpy.run_path(str(Path(__file__).parent / "shapes.py"))
+TABLE1 = runpy.run_path(str(Path(__file__).with_name("mar_table1.py")))
 BASE = {"steps": 8, "guidance": 1.5, "temperature": 0.5}
-HEAD = DEFAULT["MAR_OPTIONS"]["head_options"]
+SIZE, RECIPE, HEAD = TABLE1["SIZE"], TABLE1["RECIPE"], TABLE1["DIFFUSION_HEAD"]
 SETTINGS = (
     Setting(**BASE),
     *(Setting(**{**BASE, "steps": steps}) for steps in (1, 2, 4, 16)),
@@ -49,10 +49,10 @@ EXPERIMENT = Experiment(
             settings=grid(steps=(4, 8, 16), guidance=(1.5,), temperature=(1.0, 0.6), options=({}, {"order": "random"})),
         ),
     ),
-    sizes=DEFAULT["SIZES"][:1],
+    sizes=(SIZE,),
     budget=8e11,
     rungs=(1.0,),
     num_seeds=((3,),),
-    recipe=DEFAULT["RECIPE"],
-    evaluation=replace(DEFAULT["EVALUATION"], num_validation=340),
+    recipe=RECIPE,
+    evaluation=replace(TABLE1["EXPERIMENT"].evaluation, num_validation=340),
 )

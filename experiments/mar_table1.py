@@ -8,12 +8,20 @@ schedule too; here they do not. Learning rates: experiments/mar_table1_learning_
 import runpy
 from pathlib import Path
 
-from bench.config import Experiment, Method
+from bench.config import Experiment, Json, Method, Recipe, Setting, Size, grid
 
 DEFAULT = runpy.run_path(str(Path(__file__).parent / "shapes.py"))
 NUM_TOKENS = 16
-DIFFUSION_HEAD = DEFAULT["MAR_OPTIONS"]["head_options"]
-settings, MAR_SAMPLER = DEFAULT["settings"], DEFAULT["MAR_SAMPLER"]
+SIZE = Size(width=64, depth=4, num_heads=2)
+RECIPE = Recipe(batch_size=32, precision="fp32")
+DIFFUSION_HEAD = {name: value for name, value in DEFAULT["MAR_OPTIONS"]["head_options"].items() if name != "relative_width"}
+DIFFUSION_HEAD["width"] = SIZE.width
+MAR_SAMPLER = DEFAULT["MAR_SAMPLER"]
+
+
+def settings(steps: int | None, **options: Json) -> tuple[Setting, ...]:
+    """Nine pairs of temperature and guidance."""
+    return grid(steps=(steps,), temperature=(1.0, 0.6, 0.3), guidance=(1.0, 1.5, 2.5), options=(options,))
 
 
 def cross_entropy(label: str, paradigm: str, rate: float, steps: int | None, **options: object) -> Method:
@@ -59,10 +67,10 @@ EXPERIMENT = Experiment(
     flop_rule="meta-v1",
     data="shapes32",
     methods=METHODS,
-    sizes=DEFAULT["SIZES"][:1],
+    sizes=(SIZE,),
     budget=8e11,
     rungs=(1.0,),
     num_seeds=((3,),),
-    recipe=DEFAULT["RECIPE"],
+    recipe=RECIPE,
     evaluation=DEFAULT["EVALUATION"],
 )

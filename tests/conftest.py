@@ -18,7 +18,9 @@ from bench.results.folder import Results
 
 torch.set_num_threads(1)
 
-LONGEST_FIRST = "resume sweep devices plugins hostile heads own_data broken_plugins report paradigms fit images".split()
+LONGEST_FIRST = """
+    heads sweep resume own_data devices page paradigms plugins broken_plugins figures flops browser parametrization plan ladder
+""".split()
 """Files are given to whoever is free; the long ones go first, so that all end together."""
 
 

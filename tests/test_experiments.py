@@ -10,7 +10,7 @@ from bench.config.file import load_experiment
 
 COMPARISONS = [
     "shapes",
-    "sprites",
+    "laws",
     "mar_table1",
     "digits",
     "shapes64",
@@ -21,7 +21,13 @@ COMPARISONS = [
     "coco",
     "ladder",
 ]
-SEARCHES = ["shapes_learning_rates", "mar_table1_learning_rates", "digits_learning_rates", "ablations_learning_rates"]
+SEARCHES = [
+    "shapes_learning_rates",
+    "mar_table1_learning_rates",
+    "digits_learning_rates",
+    "ablations_learning_rates",
+    "laws_learning_rates",
+]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

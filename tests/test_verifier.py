@@ -8,9 +8,9 @@ from bench.prepare.broken_shapes import BREAKERS
 from bench.prepare.quality import measure_verifier
 
 
-@pytest.fixture(scope="module")
-def measured(world: ShapesWorld) -> dict:
-    return measure_verifier(world, 10_000)
+@pytest.fixture(scope="module", params=[1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def measured(world: ShapesWorld, request: pytest.FixtureRequest) -> dict:
+    return measure_verifier(world, request.param)
 
 
 def test_false_rejects_on_clean_renders(measured: dict) -> None:
