@@ -60,7 +60,7 @@ class Paradigm(nn.Module, ABC):
     """
 
     reads: ClassVar[Literal["latents", "codes"]]
-    """"latents": tokens are (B, N, C) float32, whitened; "codes": (B, N) int64 below the vocabulary."""
+    """"latents": tokens are (B, N, C) float32, whitened (raw pixels: -1 to 1); "codes": (B, N) int64 below the vocabulary."""
     loss_unit: str
     """What one unit of the loss is, for axis labels; an instance may name its own where an option decides it."""
     default_steps: ClassVar[int | None]

@@ -28,6 +28,10 @@ BUILT_INS = {
     "next-token-continuous": "paradigms.next_token:NextTokenContinuous",
     "mar": "paradigms.mar:MAR",
     "mar-discrete": "paradigms.mar:MARDiscrete",
+    "pixel-diffusion": "paradigms.diffusion:PixelDiffusion",
+    "mean-flow": "paradigms.mean_flow:MeanFlow",
+    "next-cell": "paradigms.next_cell:NextCell",
+    "normalizing-flow": "paradigms.normalizing_flow:NormalizingFlow",
 }
 
 

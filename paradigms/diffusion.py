@@ -3,8 +3,9 @@
 Letters: B images, N tokens, C latent channels, D width, M condition tokens.
 
 Flow matching: x_t = (1 - t) x + t noise, and the network predicts the velocity noise - x (Lipman et al. 2023; SiT, Ma et al.
-2024). DDPM: the network predicts the noise of 1,000 discrete steps, and perhaps the variance, as in DiT (Peebles & Xie 2023).
-Time and condition modulate every block by adaLN-Zero as in DiT; the condition is also a prefix.
+2024), or the image x, from which the velocity follows (JiT, Li & He 2025). DDPM: the network predicts the noise of 1,000 discrete
+steps, and perhaps the variance, as in DiT (Peebles & Xie 2023). Time and condition modulate every block by adaLN-Zero as in DiT;
+the condition is also a prefix.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenS
 from paradigms.embedding import TimeEmbedding, token_embedding
 from paradigms.gaussian_diffusion import NUM_TRAIN_STEPS, GaussianDiffusion, SamplerName, Schedule
 
+LEAST_TIME = 0.05
+"""Of the divisor that turns a predicted image into a velocity (t_eps of Li & He 2025)."""
 SAMPLERS = {"flow": ("euler", "heun"), "ddpm": ("ancestral", "probability-flow")}
 
 
@@ -38,6 +41,7 @@ class Diffusion(Paradigm):
         conditions: ConditionSpace,
         *,
         objective: Literal["flow", "ddpm"] = "flow",
+        prediction: Literal["velocity", "image"] = "velocity",
         sampler: Literal["euler", "heun", "ancestral", "probability-flow"] | None = None,
         time_shift: float = 1.0,
         schedule: Schedule = "cosine",
@@ -46,6 +50,8 @@ class Diffusion(Paradigm):
     ) -> None:
         """Options beside the three that every paradigm takes.
 
+        prediction: of flow, what the network's output is; the loss is on the velocity either way. From an image it is made with a
+            divisor of at least LEAST_TIME, so that the loss is (predicted - x)^2 / max(t, .05)^2.
         sampler: "euler" (default) or "heun" for flow; "ancestral" (default) or "probability-flow" for ddpm. Heun's second-order
             step costs two evaluations, the last step one (Karras et al. 2022, algorithm 1).
         time_shift: of flow, s in t -> s t / (1 + (s - 1) t); above 1 spends more time near noise (Esser et al. 2024, 5.3.2).
@@ -55,12 +61,16 @@ class Diffusion(Paradigm):
         """
         super().__init__(backbone, space, conditions)
         check_choice("objective", objective, tuple(SAMPLERS))
+        check_choice("prediction", prediction, ("velocity", "image"))
+        if prediction == "image" and objective != "flow":
+            raise ValueError(f"prediction='image' needs objective='flow', not {objective!r}, which predicts the noise")
         sampler = sampler or ("euler" if objective == "flow" else "ancestral")
         check_choice(f"sampler of objective {objective!r}", sampler, SAMPLERS[objective])
         low, high = guidance_interval
         if not 0 <= low < high <= 1:
             raise ValueError(f"guidance_interval must be two ascending times in 0..1, not {tuple(guidance_interval)}")
         self.sampler, self.time_shift, self.guidance_interval = sampler, time_shift, (low, high)
+        self.prediction = prediction
         self.gaussian: GaussianDiffusion | None = None
         if objective == "ddpm":
             self.gaussian = GaussianDiffusion(schedule=schedule, learned_variance=learned_variance)
@@ -76,7 +86,12 @@ class Diffusion(Paradigm):
         prefix, vector = self.embed_condition(condition)
         sequence = torch.cat([prefix, self.embed_tokens(x) + self.positions], dim=1)
         out = self.backbone(sequence, vector + self.embed_time(t * NUM_TRAIN_STEPS))
-        return self.head(out[:, prefix.shape[1] :])
+        out = self.head(out[:, prefix.shape[1] :])
+        return self.velocity(x, t, out.float()) if self.prediction == "image" else out
+
+    def velocity(self, x: Tensor, t: Tensor, image: Tensor) -> Tensor:
+        """The velocity (B, N, C) that leads from an image (B, N, C) through x (B, N, C) at times t (B,)."""
+        return (x - image) / t.clamp_min(LEAST_TIME)[:, None, None]
 
     def shift_time(self, t: Tensor) -> Tensor:
         """Map uniform progress (B,) to shifted times (B,); 0 and 1 stay."""
@@ -88,7 +103,8 @@ class Diffusion(Paradigm):
         t = self.shift_time(torch.sigmoid(torch.randn(len(tokens), device=tokens.device)))
         noise = torch.randn_like(tokens)
         mixed = tokens + t[:, None, None] * (noise - tokens)
-        error = self.predict(mixed, t, condition).float() - (noise - tokens)
+        velocity = self.velocity(mixed, t, tokens) if self.prediction == "image" else noise - tokens
+        error = self.predict(mixed, t, condition).float() - velocity
         return error.square().mean((1, 2)), {}
 
     def guided(self, x: Tensor, t: float, condition: Condition, guide: Guidance) -> Tensor:
@@ -127,3 +143,35 @@ class Diffusion(Paradigm):
                 slope = (slope + self.guided(x + (then - now) * slope, then, condition, guide)) / 2
             x = x + (then - now) * slope
         return x
+
+
+class PixelDiffusion(Diffusion):
+    """The image from noisy pixels (JiT, Li & He 2025), for the tokenizer "pixels".
+
+    A patch has more values than the network is wide, so that no layer could carry the noise that a velocity holds; images are
+    simpler. The times are logit-normal around .8 with a standard deviation of 1 (theirs .8), and the sampler's steps are shifted
+    alike, where theirs are even. Left out of the paper: the bottleneck embedding of patches, since a backbone that is narrower
+    than a patch is one itself, and the larger noise of 512 pixels.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        space: TokenSpace,
+        conditions: ConditionSpace,
+        *,
+        prediction: Literal["velocity", "image"] = "image",
+        sampler: Literal["euler", "heun"] = "euler",
+        time_shift: float = 2.2255,
+        guidance_interval: Sequence[float] = (0.0, 0.9),
+    ) -> None:
+        """Options as of `Diffusion`, with the paper's defaults: a shift of e^.8, no guidance near pure noise."""
+        super().__init__(
+            backbone,
+            space,
+            conditions,
+            prediction=prediction,
+            sampler=sampler,
+            time_shift=time_shift,
+            guidance_interval=guidance_interval,
+        )

@@ -17,6 +17,7 @@ from bench.train.ema import ExponentialMovingAverage
 
 BACKBONE = BackboneConfig(width=64, depth=4, num_heads=2)
 PARADIGMS = {"diffusion": LATENTS, "mar": LATENTS, "next-token": CODES, "masked-token": CODES}
+PARADIGMS |= dict.fromkeys(("mean-flow", "next-cell", "normalizing-flow", "pixel-diffusion"), LATENTS)
 HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 4, "multiplier": 3}}
 
 

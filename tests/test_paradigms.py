@@ -38,6 +38,7 @@ CHECKS = dict(paradigm_checks())
 
 
 DEAR = {("mar", "sampling-cost"), ("mar-discrete", "sampling-cost"), ("next-token-continuous", "sampling-cost")}
+DEAR |= {("next-cell", "sampling-cost"), ("next-cell", "parameters"), ("next-cell", "memory"), ("mean-flow", "memory")}
 
 
 @pytest.mark.parametrize(

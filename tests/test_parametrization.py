@@ -21,7 +21,7 @@ from bench.flops.meter import FlopMeter
 from bench.model import build_meta, build_paradigm
 from bench.paradigm import Paradigm
 from bench.parametrization import EPS, Role, Scaling, build_scaled, parameter_groups, scaled_config, scaling
-from bench.registry import BUILT_INS
+from bench.registry import BUILT_INS, load
 from bench.testing import CONDITIONS, SPACES, example_batch
 from bench.train.lightning_module import TrainingModule
 from paradigms.diffusion import Diffusion
@@ -30,7 +30,6 @@ BASE = Size(width=64, depth=4, num_heads=2)
 HEAD = {"width": 32, "depth": 2, "time_features": 32, "multiplier": 1, "prediction": "velocity", "condition_at_input": True}
 CONTINUOUS = {"head_options": HEAD}
 OPTIONS = {"mar": CONTINUOUS, "next-token-continuous": CONTINUOUS}
-READS = {"diffusion": "latents", "mar": "latents", "next-token-continuous": "latents"}
 
 
 def make_run(paradigm: str, size: Size, base: Size | None, seed: int = 0, rate: float = 1e-3) -> Run:
@@ -54,7 +53,7 @@ def make_run(paradigm: str, size: Size, base: Size | None, seed: int = 0, rate: 
 
 
 def make(paradigm: str, size: Size, base: Size | None, seed: int = 0) -> Paradigm:
-    return build_paradigm(make_run(paradigm, size, base, seed), SPACES[READS.get(paradigm, "codes")], CONDITIONS)
+    return build_paradigm(make_run(paradigm, size, base, seed), SPACES[load(paradigm).reads], CONDITIONS)
 
 
 def of(width: int, depth: int = BASE.depth) -> Size:
@@ -260,6 +259,10 @@ def test_the_harness_gives_every_group_its_rate() -> None:
 
 RATES = {"diffusion": 6e-3, "masked-token": 4e-3, "next-token": 3e-3, "mar": 8e-3}
 """Those of experiments/shapes.py; MAR's head passes on so little in ten steps at its 1e-3 that no parametrization could fail."""
+STUDIED = tuple(RATES)
+RATES |= dict.fromkeys(("next-cell", "normalizing-flow", "pixel-diffusion"), 6e-3) | {"mean-flow": 3e-3}
+"""Not searched; mean-flow moves so far in ten steps at 6e-3 that widths 32 and 512 differ by .28 (docs/parametrization.md)."""
+IN_WIDTH = [name if name in STUDIED else pytest.param(name, marks=pytest.mark.slow) for name in RATES]
 WARMUP = 20
 LOOKS = (0, 1, 5, 10)
 """Steps after which activations are read."""
@@ -304,7 +307,7 @@ def changes(paradigm: str, base: Size | None, sizes: tuple[Size, ...], num_seeds
     return {size.name: largest_change(first, other) for size, other in zip(sizes[1:], others, strict=True)}
 
 
-@pytest.mark.parametrize("paradigm", RATES)
+@pytest.mark.parametrize("paradigm", IN_WIDTH)
 def test_activations_keep_their_size_in_width(paradigm: str) -> None:
     """The coordinate check of Yang et al. 2022, appendix D.1."""
     sizes = (of(32, 2), of(512, 2))
@@ -332,7 +335,7 @@ def test_activations_keep_their_size_at_every_width_and_depth(paradigm: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("paradigm", RATES)
+@pytest.mark.parametrize("paradigm", STUDIED)
 def test_the_best_rate_carries_over_four_widths(paradigm: str, tmp_path: Path) -> None:
     method = next(method for method in load_experiment(LADDER_EXPERIMENT).methods if method.paradigm == paradigm)
     study = Study(method, tmp_path, num_training=4096)

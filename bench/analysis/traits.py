@@ -38,6 +38,34 @@ BUILT_INS: Mapping[str, Traits] = {
     "masked-token": {"order": "random", "attention": "bidirectional", "loss": "cross-entropy", "tokens": "codes"},
     "mar": {"order": "random", "attention": "bidirectional", "loss": "diffusion", "tokens": "latents"},
     "mar-discrete": {"order": "random", "attention": "bidirectional", "loss": "cross-entropy", "tokens": "codes"},
+    "pixel-diffusion": {
+        "order": "none",
+        "attention": "bidirectional",
+        "tokens_per_step": "all",
+        "loss": "image diffusion",
+        "tokens": "latents",
+    },
+    "mean-flow": {
+        "order": "none",
+        "attention": "bidirectional",
+        "tokens_per_step": "all",
+        "loss": "mean flow",
+        "tokens": "latents",
+    },
+    "next-cell": {
+        "order": "raster of cells",
+        "attention": "by cells",
+        "tokens_per_step": "a cell",
+        "loss": "image diffusion",
+        "tokens": "latents",
+    },
+    "normalizing-flow": {
+        "order": "alternating",
+        "attention": "causal",
+        "tokens_per_step": "one",
+        "loss": "likelihood",
+        "tokens": "latents",
+    },
 }
 """At their default options; where tokens_per_step is missing the sampler's steps decide it."""
 DEFAULT_STEPS = 16

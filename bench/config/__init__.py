@@ -4,7 +4,7 @@ from bench.config.data import ImageData, JudgeConfig, TextEncoderConfig
 from bench.config.experiment import Evaluation, Experiment, Json, Method, Recipe, Setting, Size, grid, merged
 from bench.config.ladder import Ladder
 from bench.config.run import Run, parse_budget
-from bench.config.tokenizers import TOKENIZERS, AutoencoderConfig, PretrainedConfig, TokenizerConfig
+from bench.config.tokenizers import TOKENIZERS, AutoencoderConfig, PixelConfig, PretrainedConfig, TokenizerConfig
 
 __all__ = [
     "TOKENIZERS",
@@ -16,6 +16,7 @@ __all__ = [
     "JudgeConfig",
     "Ladder",
     "Method",
+    "PixelConfig",
     "PretrainedConfig",
     "Recipe",
     "Run",

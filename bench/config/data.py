@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.config.tokenizers import AutoencoderConfig, PretrainedConfig, TokenizerConfig
+from bench.config.tokenizers import AutoencoderConfig, PixelConfig, PretrainedConfig, TokenizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class ImageData:
     """Whether each image is cached mirrored too, and a training step draws one of the two."""
     max_corrupt: float = 0.001
     """Largest share of images that may fail to decode; each is named."""
-    autoencoders: Mapping[str, AutoencoderConfig | PretrainedConfig]
+    autoencoders: Mapping[str, AutoencoderConfig | PretrainedConfig | PixelConfig]
     tokenizers: Mapping[str, TokenizerConfig] = field(default_factory=dict)
     """Which tokens of them the methods read; each autoencoder's own tokens always go by its name."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
@@ -79,9 +79,11 @@ class ImageData:
     def from_dict(cls, content: dict[str, Any]) -> ImageData:
         """Inverse of dataclasses.asdict, also after a JSON round trip."""
 
-        def autoencoder(part: dict[str, Any]) -> AutoencoderConfig | PretrainedConfig:
+        def autoencoder(part: dict[str, Any]) -> AutoencoderConfig | PretrainedConfig | PixelConfig:
             if "architecture" in part:
                 return PretrainedConfig(**part)
+            if "levels" not in part:
+                return PixelConfig(**part)
             return AutoencoderConfig(**{**part, "levels": tuple(part["levels"])})
 
         return cls(

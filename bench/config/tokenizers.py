@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,25 @@ class PretrainedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+    """Patches of raw pixels where others have an autoencoder's latents: no weights, and nothing is lost."""
+
+    resolution: int
+    patch: int
+    num_codes: ClassVar[int] = 0
+
+    @property
+    def grid(self) -> int:
+        """Side of the grid of patches."""
+        return self.resolution // self.patch
+
+    @property
+    def num_channels(self) -> int:
+        """Values of a patch."""
+        return 3 * self.patch**2
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """Which tokens of an autoencoder a method reads."""
 
@@ -82,5 +101,6 @@ TOKENIZERS = {
     "autoencoder-fsq": TokenizerConfig(part="autoencoder-fsq"),
     "autoencoder-fsq-latents": TokenizerConfig(part="autoencoder-fsq", before_quantization=True),
     "autoencoder-kl-grouped": TokenizerConfig(part="autoencoder-kl", group=2),
+    "pixels": TokenizerConfig(part="pixels"),
 }
 """Of the procedural worlds."""

@@ -14,14 +14,18 @@ import numpy as np
 from torch import Tensor
 
 from bench.conditioning import ConditionSpace
-from bench.config.tokenizers import AutoencoderConfig, PretrainedConfig, TokenizerConfig
+from bench.config.tokenizers import AutoencoderConfig, PixelConfig, PretrainedConfig, TokenizerConfig
 from bench.data.latents import Encoded
 from bench.errors import nearest
 from bench.files import file_hash
 from bench.paradigm import TokenSpace
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.tokenizers.base import ImageAutoencoder
+from bench.tokenizers.pixels import Pixels
 from bench.tokenizers.tokenizer import Tokenizer, token_space
+
+NO_WEIGHTS = "raw"
+"""In place of the hash of weights, where a tokenizer has none."""
 
 
 class TokenizedData(ABC):
@@ -37,7 +41,7 @@ class TokenizedData(ABC):
     """Versions of each image that are cached: 2 where it is kept mirrored too."""
     endless: bool = False
     """Whether training images are rendered as often as anybody wants, so that not all need lie in a cache."""
-    autoencoder_configs: Mapping[str, AutoencoderConfig | PretrainedConfig]
+    autoencoder_configs: Mapping[str, AutoencoderConfig | PretrainedConfig | PixelConfig]
     tokenizer_configs: Mapping[str, TokenizerConfig]
 
     @property
@@ -120,6 +124,8 @@ class TokenizedData(ABC):
 
     def hash(self, network: str) -> str:
         """Short hash of a network's weights; empty when they are not made yet (planning needs none)."""
+        if isinstance(self.autoencoder_configs.get(network), PixelConfig):
+            return NO_WEIGHTS
         return file_hash(self.weights_file(network))
 
     def cache(self, results_cache: Path) -> Path:
@@ -143,7 +149,7 @@ class TokenizedData(ABC):
             if not self.tokenizer_hash(name):
                 self.autoencoder(self.tokenizer_config(name).part)
 
-    def autoencoder_config(self, name: str) -> AutoencoderConfig | PretrainedConfig:
+    def autoencoder_config(self, name: str) -> AutoencoderConfig | PretrainedConfig | PixelConfig:
         """An autoencoder's sizes, known without its weights.
 
         Raises:
@@ -155,7 +161,8 @@ class TokenizedData(ABC):
 
     def autoencoder(self, name: str) -> ImageAutoencoder:
         """An autoencoder with its weights, frozen; here one that the suite trained."""
-        return Autoencoder.load(self.weights(name))
+        config = self.autoencoder_config(name)
+        return Pixels(config) if isinstance(config, PixelConfig) else Autoencoder.load(self.weights(name))
 
     def tokenizer_config(self, name: str) -> TokenizerConfig:
         """Which tokens a tokenizer's name means.

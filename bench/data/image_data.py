@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bench.conditioning import ConditionSpace
 from bench.config.data import ImageData
-from bench.config.tokenizers import AutoencoderConfig, TokenizerConfig
+from bench.config.tokenizers import PretrainedConfig, TokenizerConfig
 from bench.data.base import TokenizedData
 from bench.data.image_files import ImageSet
 from bench.data.latents import Encoded
@@ -152,7 +152,7 @@ class TokenizedImages(TokenizedData):
 
     def autoencoder(self, name: str) -> ImageAutoencoder:
         config = self.autoencoder_config(name)
-        if isinstance(config, AutoencoderConfig):
+        if not isinstance(config, PretrainedConfig):
             return super().autoencoder(name)
         model = load_pretrained(config)
         path = self.cache_folder / f"whitening-{name}-{self._weights_hash(name)}.safetensors"
@@ -179,7 +179,7 @@ class TokenizedImages(TokenizedData):
 
     def _weights_hash(self, autoencoder: str) -> str:
         config = self.autoencoder_config(autoencoder)
-        if isinstance(config, AutoencoderConfig):
+        if not isinstance(config, PretrainedConfig):
             return self.hash(autoencoder)
         return pretrained_hash(config) or config.sha256[:12]
 

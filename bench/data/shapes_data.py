@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bench.conditioning import ConditionSpace
-from bench.config.tokenizers import AutoencoderConfig
+from bench.config.tokenizers import AutoencoderConfig, PixelConfig
 from bench.data.shapes_render import render_split
 from bench.data.shapes_world import SHAPES32, SHAPES64, ShapesWorld
 from bench.data.world_data import TokenizedWorld, WorldSplit
@@ -28,9 +28,11 @@ class TokenizedShapes(TokenizedWorld):
         self.name, self.fingerprint = self.world.config.name, self.world.fingerprint
         self.resolution = self.world.config.resolution
         self.generator_version = self.world.config.generator_version
+        twin = AutoencoderConfig(bottleneck="kl", resolution=self.resolution)
         self.autoencoder_configs = {
-            "autoencoder-kl": AutoencoderConfig(bottleneck="kl", resolution=self.resolution),
+            "autoencoder-kl": twin,
             "autoencoder-fsq": AutoencoderConfig(bottleneck="fsq", resolution=self.resolution),
+            "pixels": PixelConfig(resolution=self.resolution, patch=twin.patch),
         }
 
     @property

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from bench.conditioning import ConditionSpace
-from bench.config.tokenizers import AutoencoderConfig
+from bench.config.tokenizers import AutoencoderConfig, PixelConfig
 from bench.data.sprites_config import SPRITES40, SPRITES80, SPRITES160, SpritesConfig
 from bench.data.sprites_render import render_split
 from bench.data.sprites_world import SpritesWorld
 from bench.data.world_data import WEIGHTS, TokenizedWorld, WorldSplit
 from bench.errors import nearest
 from bench.tokenizers.autoencoder import Autoencoder
+from bench.tokenizers.base import ImageAutoencoder
 
 SPRITES_WORLDS = {config.name: config for config in (SPRITES40, SPRITES80, SPRITES160)}
 SHARED_NETWORKS = ("autoencoder-kl", "autoencoder-fsq", "probe")
@@ -49,16 +50,20 @@ class TokenizedSprites(TokenizedWorld):
         config = self.world.config
         self.name, self.fingerprint, self.resolution = config.name, self.world.fingerprint, config.resolution
         self.generator_version = config.generator_version
-        self.autoencoder_configs = {f"autoencoder-{name}": autoencoder_config(config, name) for name in ("kl", "fsq")}
+        twins = {f"autoencoder-{name}": autoencoder_config(config, name) for name in ("kl", "fsq")}
+        pixels = PixelConfig(resolution=config.resolution, patch=twins["autoencoder-kl"].patch)
+        self.autoencoder_configs = {**twins, "pixels": pixels}
 
     def weights_file(self, network: str) -> Path:
         if network in SHARED_NETWORKS:
             return WEIGHTS / f"sprites-v{self.generator_version}" / f"{network}.safetensors"
         return super().weights_file(network)
 
-    def autoencoder(self, name: str) -> Autoencoder:
+    def autoencoder(self, name: str) -> ImageAutoencoder:
         """The shared weights on this level's grid: no parameter knows its size."""
-        trained = Autoencoder.load(self.weights(name))
+        trained = super().autoencoder(name)
+        if not isinstance(trained, Autoencoder):
+            return trained
         model = Autoencoder(replace(trained.config, resolution=self.resolution))
         model.load_state_dict(trained.state_dict())
         return model.eval().requires_grad_(False)

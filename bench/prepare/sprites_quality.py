@@ -19,6 +19,7 @@ from bench.evaluate.sprites_judge import load_field_probe
 from bench.evaluate.sprites_verifier import compare, read_fields, verify
 from bench.evaluate.world_judge import REFERENCE_OFFSET, clip_features, load_clip
 from bench.prepare.broken_sprites import BREAKERS, WORDS, broken, one_word_changed, swapped
+from bench.prepare.networks import own_autoencoders
 
 NUM_IMAGES = 10_000
 NUM_AUTOENCODER_IMAGES = 5_000
@@ -31,7 +32,7 @@ def measure_sprites(dataset: TokenizedSprites) -> dict[str, Any]:
     """What the card says of the verifier, the twins, the CLIP and the probe."""
     return {
         "verifier": measure_sprites_verifier(dataset.world, NUM_IMAGES),
-        "autoencoders": {name: measure_rebuilt(dataset, name, NUM_AUTOENCODER_IMAGES) for name in dataset.autoencoder_configs},
+        "autoencoders": {name: measure_rebuilt(dataset, name, NUM_AUTOENCODER_IMAGES) for name in own_autoencoders(dataset)},
         "clip": measure_retrieval(dataset, NUM_CLIP_IMAGES),
         "probe": measure_field_probe(dataset, NUM_IMAGES),
     }

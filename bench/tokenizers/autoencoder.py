@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.config.tokenizers import AutoencoderConfig
 from bench.tokenizers.base import ImageAutoencoder
+from bench.tokenizers.pixels import from_patches, to_patches
 
 
 class ResidualMLP(nn.Module):
@@ -120,15 +121,10 @@ class Autoencoder(ImageAutoencoder):
 
     def encode_raw(self, images: Tensor) -> Tensor:
         """uint8 images to the encoder's unwhitened output (B, N, 2C) or (B, N, len(levels))."""
-        c = self.config
-        x = images.float() / 127.5 - 1.0
-        x = x.unflatten(3, (c.grid, c.patch)).unflatten(2, (c.grid, c.patch))  # (B, 3, g, P, g, P)
-        return self.encoder(x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
+        return self.encoder(to_patches(images.float() / 127.5 - 1.0, self.config.patch))
 
     def decode_raw(self, latents: Tensor) -> Tensor:
-        c = self.config
-        x = self.decoder(latents).unflatten(2, (3, c.patch, c.patch)).unflatten(1, (c.grid, c.grid))
-        return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        return from_patches(self.decoder(latents), self.config.patch)
 
     def save(self, path: Path) -> None:
         """Write weights with the configuration in the file's metadata (safetensors)."""
