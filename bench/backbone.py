@@ -3,8 +3,8 @@
 Letters: B images, T sequence positions, D width, H heads, E head width (D / H), L blocks.
 
 No embedding, no head, no loss and no knowledge of any paradigm: a sequence goes in and a sequence of the same shape comes
-out. Four hooks serve every paradigm: `causal` with `cache`; `mask`, for attention by groups; a vector per position, where
-positions differ in time; and `blocks`, a slice of the stack. Position embeddings belong to the paradigms, because the
+out. Four hooks serve every paradigm: `causal` with `cache`; `mask`, for attention by groups; `groups` of positions with a vector
+each, where they differ in time; and `blocks`, a slice of the stack. Position embeddings belong to the paradigms, because the
 published methods differ in how many tables they add and where.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class KeyValueCache:
         return self._store[0, block, :, :, :end], self._store[1, block, :, :, :end]
 
     def activated(self, vector: Tensor) -> Tensor:
-        """SiLU of a vector (B, D) or (B, T, D), as (B, 1, D) or (B, T, D); what layers made of another tensor is forgotten."""
+        """SiLU of a vector (B, D) or (B, K, D), as (B, 1, D) or (B, K, D); what layers made of another tensor is forgotten."""
         if self._vector is not vector:
             self._vector, self._activated, self._modulations = vector, _activated(vector), {}
         return self._activated
@@ -94,6 +95,22 @@ class KeyValueCache:
 
 def _activated(vector: Tensor) -> Tensor:
     return F.silu(vector if vector.ndim == 3 else vector[:, None])
+
+
+class Hooks(NamedTuple):
+    """What a pass through the stack gives every block."""
+
+    vector: Tensor | None
+    """Activated, (B, 1, D) for the image or (B, K, D) for groups of positions."""
+    groups: Tensor | None
+    causal: bool
+    mask: Tensor | None
+
+    def modulation(self, layer: nn.Linear, cache: KeyValueCache | None) -> Tensor:
+        """What a layer makes of the vectors, (B, 1, ...) or for each position (B, T, ...)."""
+        assert self.vector is not None
+        made = layer(self.vector) if cache is None else cache.modulation(layer)
+        return made if self.groups is None else made[:, self.groups]
 
 
 MOST_POSITIONS = 1024
@@ -129,13 +146,14 @@ class Attention(nn.Module):
         self.query_scale = nn.Parameter(torch.ones(head)) if config.qk_norm else None
         self.key_scale = nn.Parameter(torch.ones(head)) if config.qk_norm else None
 
-    def forward(self, x: Tensor, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, block: int) -> Tensor:
+    def forward(self, x: Tensor, how: Hooks, cache: KeyValueCache | None, block: int) -> Tensor:
         """Positions (B, T, D) to (B, T, D), also over the cached ones."""
         batch, length, width = x.shape
         qkv = self.query_key_value(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (B, H, T, E)
         if self.query_scale is not None and self.key_scale is not None:
             query, key = _rms_norm(query, self.query_scale), _rms_norm(key, self.key_scale)
+        causal, mask = how.causal, how.mask
         if cache is not None:
             if causal and cache.length and length > 1:
                 mask = torch.ones(length, cache.length + length, dtype=torch.bool, device=x.device).tril(cache.length)
@@ -165,31 +183,23 @@ class Block(nn.Module):
         self.modulation = linear(width, 6 * width, std=0) if config.modulation else None
         self.multiplier = config.residual_multiplier
 
-    def forward(
-        self, x: Tensor, vector: Tensor | None, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, block: int
-    ) -> Tensor:
-        """Positions (B, T, D) and a vector per image (B, 1, D) or per position (B, T, D) to (B, T, D)."""
-        if cache is None:
-            return self.run_whole(x, vector, causal, mask)
-        return self.run(x, vector, causal, mask, cache, block)
+    def forward(self, x: Tensor, how: Hooks, cache: KeyValueCache | None, block: int) -> Tensor:
+        """Positions (B, T, D) to (B, T, D)."""
+        return self.run_whole(x, how) if cache is None else self.run(x, how, cache, block)
 
-    def run_whole(self, x: Tensor, vector: Tensor | None, causal: bool, mask: Tensor | None) -> Tensor:
+    def run_whole(self, x: Tensor, how: Hooks) -> Tensor:
         """The same without a cache (B, T, D), which may be compiled."""
-        return self.run(x, vector, causal, mask, None, 0)
+        return self.run(x, how, None, 0)
 
-    def run(
-        self, x: Tensor, vector: Tensor | None, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, block: int
-    ) -> Tensor:
+    def run(self, x: Tensor, how: Hooks, cache: KeyValueCache | None, block: int) -> Tensor:
         """The block itself, (B, T, D)."""
         if self.modulation is None:
-            x = torch.add(x, self.attention(self.attention_norm(x), causal, mask, cache, block), alpha=self.multiplier)
+            x = torch.add(x, self.attention(self.attention_norm(x), how, cache, block), alpha=self.multiplier)
             return torch.add(x, self.mlp(self.mlp_norm(x)), alpha=self.multiplier)
-        assert vector is not None
-        modulation = self.modulation(vector) if cache is None else cache.modulation(self.modulation)
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=2)
+        shift1, scale1, gate1, shift2, scale2, gate2 = how.modulation(self.modulation, cache).chunk(6, dim=2)
         if self.multiplier != 1:
             gate1, gate2 = self.multiplier * gate1, self.multiplier * gate2
-        x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), causal, mask, cache, block)
+        x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), how, cache, block)
         return x + gate2 * self.mlp(modulate(self.mlp_norm(x), shift2, scale2))
 
 
@@ -219,6 +229,7 @@ class Backbone(nn.Module):
         x: Tensor,
         vector: Tensor | None = None,
         *,
+        groups: Tensor | None = None,
         causal: bool = False,
         mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
@@ -228,8 +239,9 @@ class Backbone(nn.Module):
 
         Args:
             x: (B, T, D) embedded sequence.
-            vector: conditions the blocks by adaLN, (B, D) for whole images or (B, T, D) for each position; needed when the
+            vector: conditions the blocks by adaLN, (B, D) for whole images or (B, K, D) for groups of positions; needed when the
                 configuration has `modulation`.
+            groups: (T,) which of the K vectors is a position's; needed with several.
             causal: position i sees positions <= i only.
             mask: (T, S) or (B, 1, T, S) bool, True where a position sees another, S counting cached ones too; not with causal.
                 Its attention is billed over all pairs.
@@ -242,8 +254,9 @@ class Backbone(nn.Module):
         """
         if vector is not None:
             vector = _activated(vector) if cache is None else cache.activated(vector)
+        how = Hooks(vector, groups, causal, mask)
         for index in range(self.config.depth)[blocks]:
-            x = self.blocks[index](x, vector, causal, mask, cache, index)
+            x = self.blocks[index](x, how, cache, index)
         if cache is not None:
             cache.length += x.shape[1]
         if blocks.stop is not None and blocks.stop != self.config.depth:
@@ -251,7 +264,5 @@ class Backbone(nn.Module):
         x = self.final_norm(x)
         if self.final_modulation is None:
             return x
-        assert vector is not None
-        modulation = self.final_modulation(vector) if cache is None else cache.modulation(self.final_modulation)
-        shift, scale = modulation.chunk(2, dim=2)
+        shift, scale = how.modulation(self.final_modulation, cache).chunk(2, dim=2)
         return modulate(x, shift, scale)

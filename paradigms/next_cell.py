@@ -59,8 +59,8 @@ class NextCell(Paradigm):
         prefix, vector = self.embed_condition(condition)
         cells = torch.cat([self.cell_of.new_zeros(prefix.shape[1]), self.cell_of])  # of each position, (M + N,)
         sequence = torch.cat([prefix, self.embed_tokens(x) + self.positions[self.places]], dim=1)
-        vectors = vector[:, None] + self.embed_time(times * NUM_TRAIN_STEPS)[:, cells]
-        out = self.backbone(sequence, vectors, mask=cells[:, None] >= cells)
+        vectors = vector[:, None] + self.embed_time(times * NUM_TRAIN_STEPS)
+        out = self.backbone(sequence, vectors, groups=cells, mask=cells[:, None] >= cells)
         return self.head(out[:, prefix.shape[1] :])
 
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:

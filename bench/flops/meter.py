@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.backbone import Block
+from bench.backbone import Block, Hooks
 from bench.conditioning import Condition, ConditionSpace
 from bench.config.experiment import FlopRule
 from bench.flops.count import TRAINING_MULTIPLE, FlopCount, count_forward
@@ -62,15 +62,14 @@ class RememberedBlocks:
         for block in self._blocks:
             del block.__dict__["run_whole"]
 
-    def _run(self, block: Block, x: Tensor, vector: Tensor | None, causal: bool, mask: Tensor | None) -> Tensor:
-        condition = None if vector is None else (vector.shape, vector.requires_grad)
-        hidden = None if mask is None else mask.shape
+    def _run(self, block: Block, x: Tensor, how: Hooks) -> Tensor:
+        given = tuple((each.shape, each.requires_grad) if isinstance(each, Tensor) else each for each in how)
         trained = tuple(parameter.requires_grad for parameter in block.parameters())
-        key = (x.shape, x.dtype, x.requires_grad, condition, causal, hidden, torch.is_grad_enabled(), trained)
+        key = (x.shape, x.dtype, x.requires_grad, given, torch.is_grad_enabled(), trained)
         seen = self._watch.seen
         if key not in self._known:
             before, discount = len(seen), self._watch.causal_discount
-            out = Block.run_whole(block, x, vector, causal, mask)
+            out = Block.run_whole(block, x, how)
             self._known[key] = seen[before:], self._watch.causal_discount - discount, out.requires_grad
             return out
         notes, discount, graph = self._known[key]
