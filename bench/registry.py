@@ -28,6 +28,9 @@ BUILT_INS = {
     "next-token-continuous": "paradigms.next_token:NextTokenContinuous",
     "mar": "paradigms.mar:MAR",
     "mar-discrete": "paradigms.mar:MARDiscrete",
+    "next-token-energy": "paradigms.next_token:NextTokenEnergy",
+    "uniform-diffusion": "paradigms.uniform_diffusion:UniformDiffusion",
+    "block-diffusion": "paradigms.block_diffusion:BlockDiffusion",
 }
 
 

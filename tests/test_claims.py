@@ -57,7 +57,10 @@ def test_traits_are_those_of_the_classes(paradigm: str) -> None:
     found, cls = traits(paradigm, {}, [8], 16), load(paradigm)
     options = inspect.signature(cls.__init__).parameters
     assert found["tokens"] == cls.reads
-    assert found["attention"] == ("causal" if cls.default_steps is None else "bidirectional")
+    if paradigm == "block-diffusion":
+        assert found["attention"] == "block-causal"
+    else:
+        assert found["attention"] == ("causal" if cls.default_steps is None else "bidirectional")
     if hasattr(cls, "default_head"):
         assert found["loss"] == cls.default_head
     if found["attention"] == "causal":
@@ -85,6 +88,8 @@ def test_options_and_steps_change_traits() -> None:
     steps = {tuple(s): traits("mar", {}, list(s), 16)["tokens_per_step"] for s in ((16,), (8,), (8, 16), (None,))}
     assert list(steps.values()) == ["one", "several", "varied", "one"]
     assert traits("mar", {}, [8], None)["tokens_per_step"] == "unknown"
+    blocks = [({}, [4]), ({}, [2]), ({"block": 8}, [4]), ({"block": 8}, [None])]
+    assert [traits("block-diffusion", o, s, 16)["tokens_per_step"] for o, s in blocks] == ["one", "several", "several", "one"]
     assert traits("somebodys", {"order": "raster"}, [8], 16) == {"paradigm": "somebodys"}
 
 

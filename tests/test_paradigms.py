@@ -19,7 +19,8 @@ from paradigms.orders import cosine_schedule, put, take
 
 BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)
 DIFFUSION_HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 5, "time_features": 32, "clip": 4.0}}
-OPTIONS = {"mar": DIFFUSION_HEAD, "next-token-continuous": DIFFUSION_HEAD}
+ENERGY_HEAD = {"head_options": {"width": 32, "depth": 2, "noise_channels": 16}}
+OPTIONS = {"mar": DIFFUSION_HEAD, "next-token-continuous": DIFFUSION_HEAD, "next-token-energy": ENERGY_HEAD}
 
 
 def build(name: str, **options):
@@ -37,7 +38,14 @@ def batch(paradigm, size: int = 4):
 CHECKS = dict(paradigm_checks())
 
 
-DEAR = {("mar", "sampling-cost"), ("mar-discrete", "sampling-cost"), ("next-token-continuous", "sampling-cost")}
+EXPENSIVE = ("next-token-energy", "uniform-diffusion", "block-diffusion")
+DEAR = {
+    ("mar", "sampling-cost"),
+    ("mar-discrete", "sampling-cost"),
+    ("next-token-continuous", "sampling-cost"),
+    *((name, check) for name in EXPENSIVE for check in ("parameters", "learning", "memory")),
+}
+"""Items that only `make slow` runs."""
 
 
 @pytest.mark.parametrize(
@@ -65,7 +73,7 @@ def test_guidance_of_one_is_no_guidance_bit_for_bit(name: str) -> None:
     assert set(calls) == {len(condition)}
 
 
-@pytest.mark.parametrize("name", ["masked-token", "next-token", "mar-discrete"])
+@pytest.mark.parametrize("name", ["masked-token", "next-token", "mar-discrete", "block-diffusion"])
 def test_cross_entropy_starts_at_ln_v(name: str) -> None:
     paradigm = build(name)
     tokens, condition = batch(paradigm, 64)
@@ -148,7 +156,7 @@ def test_masked_token_mask_laws(law: str, mean) -> None:
     assert float(shares[0].mean()) == pytest.approx(float(expected), abs=0.02)
 
 
-CAUSAL = ["next-token", "next-token-continuous"]
+CAUSAL = ["next-token", "next-token-continuous", "next-token-energy"]
 
 
 @pytest.mark.parametrize("order", ["raster", "random"])

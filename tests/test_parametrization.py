@@ -29,8 +29,9 @@ from paradigms.diffusion import Diffusion
 BASE = Size(width=64, depth=4, num_heads=2)
 HEAD = {"width": 32, "depth": 2, "time_features": 32, "multiplier": 1, "prediction": "velocity", "condition_at_input": True}
 CONTINUOUS = {"head_options": HEAD}
-OPTIONS = {"mar": CONTINUOUS, "next-token-continuous": CONTINUOUS}
-READS = {"diffusion": "latents", "mar": "latents", "next-token-continuous": "latents"}
+ENERGY = {"head_options": {"width": 32, "depth": 2, "noise_channels": 16}}
+OPTIONS = {"mar": CONTINUOUS, "next-token-continuous": CONTINUOUS, "next-token-energy": ENERGY}
+READS = dict.fromkeys(("diffusion", "mar", "next-token-continuous", "next-token-energy"), "latents")
 
 
 def make_run(paradigm: str, size: Size, base: Size | None, seed: int = 0, rate: float = 1e-3) -> Run:
@@ -111,6 +112,19 @@ ROLES: dict[str, dict[str, Role]] = {
         "head.embed_condition.weight": "output",
         "head.embed_token.weight": "fixed",
         "head.blocks.1.mlp.0.weight": "fixed",
+        "head.out.weight": "fixed",
+    },
+    "uniform-diffusion": {
+        "embed_tokens.weight": "input",
+        "embed_time.layers.0.weight": "input",
+        "embed_time.layers.2.weight": "hidden",
+        "head.weight": "output",
+    },
+    "block-diffusion": {"embed_tokens.weight": "input", "positions": "input", "head.logits.weight": "output"},
+    "next-token-energy": {
+        "head.embed_condition.weight": "output",
+        "head.embed_noise.weight": "fixed",
+        "head.blocks.1.modulation.weight": "fixed",
         "head.out.weight": "fixed",
     },
 }
