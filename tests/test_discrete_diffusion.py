@@ -276,7 +276,7 @@ def test_likelihoods_of_blocks_of_one_token_sum_to_one() -> None:
 
 @torch.no_grad()
 def test_blocks_of_two_tokens_are_the_mean_over_both_orders_of_each() -> None:
-    """Each of the three masks of a block enters with its probability and weight; the bounds of all images leave a total below 1."""
+    """Each of the three masks of a block enters with its probability and weight; the bounds leave a total below 1."""
     space = TokenSpace(kind="codes", grid=2, vocabulary=3)
     paradigm = shaken("block-diffusion", space, block=2)
     images = torch.tensor(list(itertools.product(range(3), repeat=4)))
