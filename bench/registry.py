@@ -32,6 +32,9 @@ BUILT_INS = {
     "mean-flow": "paradigms.mean_flow:MeanFlow",
     "next-cell": "paradigms.next_cell:NextCell",
     "normalizing-flow": "paradigms.normalizing_flow:NormalizingFlow",
+    "next-token-energy": "paradigms.next_token:NextTokenEnergy",
+    "uniform-diffusion": "paradigms.uniform_diffusion:UniformDiffusion",
+    "block-diffusion": "paradigms.block_diffusion:BlockDiffusion",
 }
 
 

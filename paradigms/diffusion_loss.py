@@ -26,9 +26,11 @@ class HeadBlock(nn.Module):
         self.mlp = nn.Sequential(linear(width, width), nn.SiLU(), linear(width, width))
         self.modulation = linear(width, 3 * width, std=0)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Rows (R, W) and their condition (R, W) to (R, W)."""
+    def forward(self, x: Tensor, condition: Tensor, shift_factor: float = 1.0) -> Tensor:
+        """Rows (R, W) and their condition (R, W) to (R, W); the factor on the shift is the energy head's temperature."""
         shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
+        if shift_factor != 1.0:
+            shift = shift_factor * shift
         return x + gate * self.mlp(modulate(self.norm(x), shift, scale))
 
 

@@ -2,8 +2,9 @@
 
 Letters: R rows (tokens), D width, C latent channels, V codes, K mixture components.
 
-Cross-entropy for codes; for latents Diffusion Loss (`diffusion_loss.py`), a Gaussian mixture (GIVT, Tschannen et al. 2023) and
-the squared error that Li et al. 2024 name as the naive baseline. A head knows nothing of sequences, orders or images.
+Cross-entropy for codes; for latents Diffusion Loss (`diffusion_loss.py`), the energy score (`energy_head.py`), a Gaussian mixture
+(GIVT, Tschannen et al. 2023) and the squared error that Li et al. 2024 name as the naive baseline. A head knows nothing of
+sequences, orders or images.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.backbone import linear
 from bench.conditioning import mix_branches
 from bench.paradigm import TokenSpace
 from paradigms.diffusion_loss import DiffusionLoss
+from paradigms.energy_head import EnergyHead
 from paradigms.sampling import draw
 from paradigms.token_head import TokenHead
 
@@ -153,6 +155,7 @@ def make_head(name: str, space: TokenSpace, width: int, options: Mapping[str, An
         "diffusion": DiffusionLoss,
         "squared-error": SquaredError,
         "mixture": GaussianMixture,
+        "energy": EnergyHead,
     }
     fitting = [key for key, head in heads.items() if head.reads == space.kind]
     if name not in fitting:

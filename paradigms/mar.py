@@ -147,7 +147,7 @@ class MaskedAutoregression(Paradigm):
 
 
 class MAR(MaskedAutoregression):
-    """Latents, by Diffusion Loss, a Gaussian mixture or the squared error."""
+    """Latents, by Diffusion Loss, the energy score, a Gaussian mixture or the squared error."""
 
     reads = "latents"
     loss_unit = "squared prediction error per latent value"

@@ -1,13 +1,16 @@
-"""Masked-token prediction with cross-entropy (MaskGIT, Chang et al. 2022).
+"""Masked-token prediction with cross-entropy (MaskGIT, Chang et al. 2022), or absorbing diffusion (MDLM, Sahoo et al. 2024).
 
 Letters: B images, N tokens, V codes, D width, M condition tokens.
 
 All N tokens run through a bidirectional stack, hidden ones as a learned mask token; the loss is on hidden tokens only.
+MDLM is weight="elbo", order="random" and schedule="linear". Of it are left out: independent masks in sampling (as many tokens are
+revealed in a step as that reveals in the mean), the caching of steps that reveal nothing, and semi-autoregressive decoding.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
@@ -18,11 +21,12 @@ from bench.backbone import BackboneConfig, table
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import token_embedding
 from paradigms.heads import CrossEntropy
-from paradigms.orders import cosine_schedule
+from paradigms.orders import cosine_schedule, linear_schedule
 from paradigms.sampling import gumbel
 
 MASK_LAWS = ("cosine", "arccos", "uniform")
-WEIGHTS = ("image", "token")
+WEIGHTS = ("image", "token", "elbo")
+SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
 
 
 class MaskedToken(Paradigm):
@@ -42,7 +46,8 @@ class MaskedToken(Paradigm):
         order: Literal["confidence", "random"] = "confidence",
         choice_temperature: float = 4.5,
         label_smoothing: float = 0.0,
-        weight: Literal["image", "token"] = "image",
+        weight: Literal["image", "token", "elbo"] = "image",
+        schedule: Literal["cosine", "linear"] = "cosine",
     ) -> None:
         """Options beside the three that every paradigm takes.
 
@@ -53,13 +58,21 @@ class MaskedToken(Paradigm):
         label_smoothing: share of the target spread over all codes (0.1 in MaskGIT).
         weight: what counts equally in the loss. "image": the mean over each image's hidden tokens, so that a lone hidden token
             counts as much as all tokens of an image that is hidden whole. "token": each hidden token, as in MaskGIT, whose
-            mean is over the batch; here the sum is divided by the law's mean number, so that no image sees another.
+            mean is over the batch; here the sum is divided by the law's mean number, so that no image sees another. "elbo": the
+            bound of `negative_log_likelihood` per token of the image, whose own law, a uniform number of hidden tokens, takes the
+            place of mask_law.
+        schedule: how many tokens are hidden after each step of the sampler: "cosine" (MaskGIT) or "linear" (MDLM).
         """
         super().__init__(backbone, space, conditions)
         check_choice("mask_law", mask_law, MASK_LAWS)
         check_choice("order", order, ("confidence", "random"))
         check_choice("weight", weight, WEIGHTS)
-        self.weight = weight
+        check_choice("schedule", schedule, tuple(SCHEDULES))
+        if weight == "elbo" and mask_law == "arccos":
+            raise ValueError("weight 'elbo' hides a uniform number of tokens; leave out mask_law 'arccos'")
+        self.weight, self.schedule = weight, SCHEDULES[schedule]
+        if weight == "elbo":
+            self.loss_unit = "nats per token, upper bound"
         self.mask_law, self.order, self.choice_temperature = mask_law, order, choice_temperature
         self.embed_tokens = token_embedding(space, backbone.width, num_extra=1)
         self.positions = table(space.num_tokens, backbone.width)
@@ -90,6 +103,8 @@ class MaskedToken(Paradigm):
 
     def loss(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Tensor]]:
         batch, length = tokens.shape
+        if self.weight == "elbo":
+            return self.bound(tokens, condition, self.head.loss) / length, {}
         share = self.hidden_share(torch.rand(batch, 1, device=tokens.device))
         rank = torch.rand(batch, length, device=tokens.device).argsort(1).argsort(1)
         hidden = rank < (share * length).ceil().clamp(min=1)
@@ -98,7 +113,11 @@ class MaskedToken(Paradigm):
         return (entropy * hidden).sum(1) / (hidden.sum(1) if self.weight == "image" else self.mean_hidden), {}
 
     def negative_log_likelihood(self, tokens: Tensor, condition: Condition) -> Tensor:
-        """The evidence lower bound of absorbing diffusion, whatever law and weights the loss is trained with.
+        """The evidence lower bound of absorbing diffusion, whatever law and weights the loss is trained with."""
+        return self.bound(tokens, condition, self.head.negative_log_likelihood)
+
+    def bound(self, tokens: Tensor, condition: Condition, cross_entropy: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The bound in nats per image (B,), of codes (B, N) and a cross-entropy per row of vectors (R, D) and codes (R,).
 
         Sahoo et al. 2024, equation 10: hide each token with probability t and weigh the cross-entropy of the hidden ones by
         1 / t. The mean over uniform t is that over a uniform number of hidden tokens k with the weight N / k, which is at most N
@@ -108,7 +127,7 @@ class MaskedToken(Paradigm):
         num_hidden = (torch.rand(batch, 1, device=tokens.device) * length).floor().clamp(max=length - 1) + 1
         hidden = torch.rand(batch, length, device=tokens.device).argsort(1).argsort(1) < num_hidden
         out = self.contexts(torch.where(hidden, self.mask_id, tokens), condition)
-        nats = self.head.negative_log_likelihood(out.flatten(0, 1), tokens.flatten()).view(batch, length)
+        nats = cross_entropy(out.flatten(0, 1), tokens.flatten()).view(batch, length)
         return (nats * hidden).sum(1) * length / num_hidden[:, 0]
 
     def sample(
@@ -120,7 +139,7 @@ class MaskedToken(Paradigm):
         guide = Guidance(condition, guidance)
         shape = (len(condition), self.space.num_tokens)
         tokens = torch.full(shape, self.mask_id, device=self.device)
-        for step, remaining in enumerate(cosine_schedule(self.space.num_tokens, steps), start=1):
+        for step, remaining in enumerate(self.schedule(self.space.num_tokens, steps), start=1):
             logits = guide.mix(self.head.logits(self.contexts(guide.double(tokens), guide.condition)).float())
             drawn = self.head.draw(logits, temperature, generator)
             noise = gumbel(shape, generator, self.device)

@@ -117,8 +117,16 @@ class NextToken(CausalPrediction):
 
 
 class NextTokenContinuous(CausalPrediction):
-    """Latents, by Diffusion Loss, a Gaussian mixture (GIVT) or the squared error (Li et al. 2024, table 1)."""
+    """Latents, by Diffusion Loss, a Gaussian mixture (GIVT), the energy score or the squared error (Li et al. 2024, table 1)."""
 
     reads = "latents"
     loss_unit = "squared prediction error per latent value"
     default_head = "diffusion"
+
+
+class NextTokenEnergy(CausalPrediction):
+    """Latents, by the energy score of a one-step generator (EAR, Shao et al. 2025)."""
+
+    reads = "latents"
+    loss_unit = "energy score per token"
+    default_head = "energy"

@@ -42,3 +42,18 @@ def cosine_schedule(num_tokens: int, steps: int) -> list[int]:
         current = max(1, min(current - 1, math.floor(num_tokens * math.cos(math.pi / 2 * k / steps))))
         remaining.append(current)
     return [*remaining, 0]
+
+
+def linear_schedule(num_tokens: int, steps: int) -> list[int]:
+    """Tokens still masked after each of `steps` steps: floor(N (1 - k / steps)), as even as whole tokens allow.
+
+    It is the mean of absorbing diffusion's reverse process, in which every hidden token is revealed with probability (t - s) / t
+    between equally spaced times t and s (Sahoo et al. 2024, section 3.2). With steps = N tokens are revealed one by one in random
+    order, which that process does in the limit of many steps.
+
+    Raises:
+        ValueError: when steps is not in 1..num_tokens.
+    """
+    if not 1 <= steps <= num_tokens:
+        raise ValueError(f"steps must be 1 to {num_tokens} (the number of tokens), not {steps}")
+    return [num_tokens * (steps - k) // steps for k in range(1, steps + 1)]

@@ -85,6 +85,8 @@ def test_options_and_steps_change_traits() -> None:
     steps = {tuple(s): traits("mar", {}, list(s), 16)["tokens_per_step"] for s in ((16,), (8,), (8, 16), (None,))}
     assert list(steps.values()) == ["one", "several", "varied", "one"]
     assert traits("mar", {}, [8], None)["tokens_per_step"] == "unknown"
+    blocks = [({}, [4]), ({}, [2]), ({"block": 8}, [4]), ({"block": 8}, [None])]
+    assert [traits("block-diffusion", o, s, 16)["tokens_per_step"] for o, s in blocks] == ["one", "several", "several", "one"]
     assert traits("somebodys", {"order": "raster"}, [8], 16) == {"paradigm": "somebodys"}
 
 

@@ -256,7 +256,7 @@ def test_label_smoothing_is_its_definition() -> None:
 @pytest.mark.parametrize(
     ("name", "space", "options", "said"),
     [
-        ("cross-entropy", LATENTS, {}, "reads codes, not latents; for latents use diffusion, squared-error, mixture"),
+        ("cross-entropy", LATENTS, {}, "reads codes, not latents; for latents use diffusion, squared-error, mixture, energy"),
         ("diffusion", CODES, {}, "reads latents, not codes; for codes use cross-entropy"),
         ("softmax", CODES, {}, "is unknown; for codes use cross-entropy"),
         ("cross-entropy", CODES, {"top_k": 0}, "top_k must be 1 to 64"),
@@ -298,6 +298,7 @@ def test_the_squared_error_gives_one_image_per_order(
 
 
 DIFFUSION_HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 5, "time_features": 32, "clip": 4.0}}
+ENERGY_HEAD = {"head_options": {"width": 32, "depth": 2, "noise_channels": 16, "spread": 0.99}}
 VARIANTS = [
     ("diffusion", {"sampler": "heun"}),
     ("diffusion", {"objective": "ddpm"}),
@@ -306,6 +307,9 @@ VARIANTS = [
     ("diffusion", {"guidance_interval": [0.2, 0.8]}),
     ("masked-token", {"mask_law": "arccos", "order": "random", "label_smoothing": 0.1}),
     ("masked-token", {"mask_law": "uniform"}),
+    ("masked-token", {"weight": "elbo", "order": "random", "schedule": "linear"}),
+    ("block-diffusion", {"block": 1}),
+    ("block-diffusion", {"block": 9}),
     ("next-token", {"head_options": {"top_k": 8, "top_p": 0.9}}),
     ("next-token", {"order": "random"}),
     ("next-token-continuous", {"order": "random", **DIFFUSION_HEAD}),
@@ -313,6 +317,8 @@ VARIANTS = [
     ("next-token-continuous", {"head": "squared-error", "order": "random"}),
     ("mar", {"head": "mixture", "mask_law": "uniform"}),
     ("mar", {"head": "squared-error"}),
+    ("mar", {"head": "energy", **ENERGY_HEAD}),
+    ("next-token-continuous", {"head": "energy", "order": "random", **ENERGY_HEAD}),
     ("mar", {"num_buffer_slots": 5, "guidance_schedule": "constant", **DIFFUSION_HEAD}),
     ("mar", {"head_options": {**DIFFUSION_HEAD["head_options"], "sampler": "probability-flow"}}),
     ("mar", {"head_options": {**DIFFUSION_HEAD["head_options"], "learned_variance": True, "condition_at_input": True}}),

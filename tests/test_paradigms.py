@@ -19,7 +19,8 @@ from paradigms.orders import cosine_schedule, put, take
 
 BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)
 DIFFUSION_HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 5, "time_features": 32, "clip": 4.0}}
-OPTIONS = {"mar": DIFFUSION_HEAD, "next-token-continuous": DIFFUSION_HEAD}
+ENERGY_HEAD = {"head_options": {"width": 32, "depth": 2, "noise_channels": 16}}
+OPTIONS = {"mar": DIFFUSION_HEAD, "next-token-continuous": DIFFUSION_HEAD, "next-token-energy": ENERGY_HEAD}
 
 
 def build(name: str, **options):
@@ -37,8 +38,20 @@ def batch(paradigm, size: int = 4):
 CHECKS = dict(paradigm_checks())
 
 
-DEAR = {("mar", "sampling-cost"), ("mar-discrete", "sampling-cost"), ("next-token-continuous", "sampling-cost")}
-DEAR |= {("next-cell", "sampling-cost"), ("next-cell", "parameters"), ("next-cell", "memory"), ("mean-flow", "memory")}
+LATER = (
+    "next-token-energy",
+    "uniform-diffusion",
+    "block-diffusion",
+    "mean-flow",
+    "next-cell",
+    "normalizing-flow",
+    "pixel-diffusion",
+)
+DEAR = {
+    *((name, "sampling-cost") for name in ("mar", "mar-discrete", "next-token-continuous", "next-cell")),
+    *((name, check) for name in LATER for check in ("parameters", "learning", "memory")),
+}
+"""Items that only `make slow` runs."""
 
 
 @pytest.mark.parametrize(
@@ -66,7 +79,7 @@ def test_guidance_of_one_is_no_guidance_bit_for_bit(name: str) -> None:
     assert set(calls) == {len(condition)}
 
 
-@pytest.mark.parametrize("name", ["masked-token", "next-token", "mar-discrete"])
+@pytest.mark.parametrize("name", ["masked-token", "next-token", "mar-discrete", "block-diffusion"])
 def test_cross_entropy_starts_at_ln_v(name: str) -> None:
     paradigm = build(name)
     tokens, condition = batch(paradigm, 64)
@@ -149,7 +162,7 @@ def test_masked_token_mask_laws(law: str, mean) -> None:
     assert float(shares[0].mean()) == pytest.approx(float(expected), abs=0.02)
 
 
-CAUSAL = ["next-token", "next-token-continuous"]
+CAUSAL = ["next-token", "next-token-continuous", "next-token-energy"]
 
 
 @pytest.mark.parametrize("order", ["raster", "random"])

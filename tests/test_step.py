@@ -30,6 +30,8 @@ FIRST_LAYERS = {
     "masked-token": lambda d, hidden: 0,
     "next-token": lambda d, hidden: 0,
     "mar-discrete": lambda d, hidden: 0,
+    "uniform-diffusion": lambda d, hidden: 256 * d,
+    "block-diffusion": lambda d, hidden: 0,
     "mar": lambda d, hidden: (LATENTS.num_tokens - hidden) * LATENTS.channels * d + 3 * hidden * 48 * (LATENTS.channels + 32),
     "next-token-continuous": lambda d, hidden: 15 * LATENTS.channels * d + 3 * 16 * 48 * (LATENTS.channels + 32),
 }

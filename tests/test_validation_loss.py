@@ -61,7 +61,12 @@ def uniform(name: str, **options: object) -> Paradigm:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, {}) for name in OF_CODES), ("next-token", {"order": "random"}), ("masked-token", {"weight": "token"})],
+    [
+        *((name, {}) for name in (*OF_CODES, "block-diffusion")),
+        ("next-token", {"order": "random"}),
+        ("masked-token", {"weight": "token"}),
+        ("masked-token", {"weight": "elbo"}),
+    ],
 )
 @torch.no_grad()
 def test_a_uniform_predictor_needs_ln_v_per_token(name: str, options: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ keeps of its experiment: the paradigm's name, its options, and the sampler's ste
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -66,10 +67,30 @@ BUILT_INS: Mapping[str, Traits] = {
         "loss": "likelihood",
         "tokens": "latents",
     },
+    "next-token-energy": {
+        "order": "raster",
+        "attention": "causal",
+        "tokens_per_step": "one",
+        "loss": "energy",
+        "tokens": "latents",
+    },
+    "uniform-diffusion": {
+        "order": "none",
+        "attention": "bidirectional",
+        "tokens_per_step": "all",
+        "loss": "uniform diffusion",
+        "tokens": "codes",
+    },
+    "block-diffusion": {
+        "order": "random in blocks",
+        "attention": "block-causal",
+        "loss": "cross-entropy",
+        "tokens": "codes",
+    },
 }
 """At their default options; where tokens_per_step is missing the sampler's steps decide it."""
 DEFAULT_STEPS = 16
-"""Of masked-token and mar."""
+"""Of masked-token and mar, and of a block of block-diffusion."""
 WORLD_PATCHES = {"shapes": 8, "sprites": 10}
 """Pixels per token and side of the procedural worlds' autoencoders."""
 
@@ -96,6 +117,8 @@ def traits(paradigm: str, options: Mapping[str, Any], steps: list[int | None], t
         found["order"] = str(options.get("order") or found["order"])
     if options.get("head"):
         found["loss"] = str(options["head"])
+    if paradigm == "block-diffusion" and tokens is not None:  # whose steps are those of a block, by default a row
+        tokens = int(options.get("block") or math.isqrt(tokens))
     if "tokens_per_step" not in found:
         found["tokens_per_step"] = _tokens_per_step({DEFAULT_STEPS if s is None else s for s in steps}, tokens)
     return found
