@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,3 +84,29 @@ def test_doctor_names_a_processor_that_nothing_helps(monkeypatch: pytest.MonkeyP
     found, advice = processor.describe()
     assert not found
     assert "Illegal instruction" in advice
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept() -> None:
+    """A softmax over codes, forward and backward, takes no new pages after its first steps."""
+    code = """
+import resource, sys
+import torch
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    from bench.processor import keep_memory
+    keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    logits = torch.ones(512, 1024, requires_grad=True)
+    torch.log_softmax(logits * 2, -1).sum().backward()
+for _ in range(30):
+    step()
+before = faults()
+for _ in range(50):
+    step()
+print(faults() - before)
+"""
+    run = lambda how: subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True)  # noqa: E731
+    default, kept = (int(run(how).stdout) for how in ("default", "keep"))
+    assert kept < default / 10

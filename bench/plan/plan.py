@@ -24,6 +24,7 @@ from bench.plan.ladder import Cell, Climber, grid_cells
 from bench.plan.machine import Machine, check_memory, device_memory, share_devices, this_machine, worker_bytes
 from bench.plan.plugin import plugin_identity
 from bench.plan.sizes_cost import exact_costs
+from bench.processor import keep_memory
 from bench.progress import format_hours
 from bench.randomness import micro_batches
 from bench.registry import load
@@ -176,6 +177,7 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     machine = this_machine() if machine is None else machine
     num_devices = machine.devices * machine.nodes
     torch.set_num_threads(machine.num_threads)
+    keep_memory()
     counts = {method.name: _counting(experiment, method, budget, dataset) for method in experiment.methods}
 
     def cost(method: Method, size: Size) -> RunCost:

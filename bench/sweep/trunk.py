@@ -16,6 +16,7 @@ from bench.data.open import open_data
 from bench.errors import first_line
 from bench.evaluate.evaluator import Evaluator
 from bench.files import write_text
+from bench.processor import keep_memory
 from bench.results.folder import Results
 from bench.sweep.branch import RunTraining
 from bench.sweep.jobs import TrunkJob
@@ -49,6 +50,7 @@ class TrunkWorker:
 
     def _run_owned(self, job: TrunkJob, results: Results, reports: Reports) -> Result:
         torch.set_num_threads(job.machine.num_threads)
+        keep_memory()
         dataset = self._dataset(job)
         for index, run in enumerate(job.runs):
             reporter, folder = RunReporter(run, reports), results.run_folder(run.run_id)
