@@ -82,9 +82,9 @@ EXPERIMENT = Experiment(
     data="shapes32",
     methods=METHODS,
     sizes=SIZES,
-    budget=2e11,
-    rungs=(0.1, 0.3, 1.0),
-    num_seeds=((1, 1, 3), (1, 1, 3), (1, 1, 3), (0, 1, 1)),
+    budget=1e11,
+    rungs=(0.2, 0.6, 1.0),
+    num_seeds=((1, 1, 3), (1, 1, 3), (1, 1, 1), (0, 1, 1)),
     recipe=RECIPE,
     evaluation=EVALUATION,
 )
