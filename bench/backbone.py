@@ -87,7 +87,8 @@ class KeyValueCache:
         return self._activated
 
     def modulation(self, layer: nn.Linear) -> Tensor:
-        """What a layer makes of the activated vector, computed once: a quarter of the FLOPs of decoding token by token."""
+        """What a layer makes of the activated vector, (B, 1, ...) or (B, K, ...), computed once: a quarter of the FLOPs of
+        decoding token by token."""
         if layer not in self._modulations:
             self._modulations[layer] = layer(self._activated)
         return self._modulations[layer]
