@@ -56,7 +56,7 @@ plan: $(READY)  ## count every run and estimate its hours; train nothing
 report: $(READY)  ## draw figures and report.html again from RESULTS=results/NAME
 	@$(BENCH) report '$(RESULTS)'
 
-PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## lint, types and the tests that every change needs
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -165,7 +165,7 @@ def test_an_experiment_can_fix_any_choice() -> None:
     recipes = {(c.recipe.batch_size, c.recipe.warmup_steps, c.recipe.weight_decay, c.recipe.precision) for c in cells}
     assert recipes == {(16, 7, 0.3, "bf16")}
     assert climber.num_training_images == 5000
-    own_rate = Climber(experiment_with(fixed, methods=(Method(**{**vars(METHOD), "learning_rates": (6e-2,)}),)), 10**12, cheap)
+    own_rate = Climber(experiment_with(fixed, methods=(Method(**{**vars(METHOD), "learning_rates": (0.16,)}),)), 10**12, cheap)
     assert [c.learning_rate for c in own_rate.cells()] == pytest.approx([10 * c.learning_rate for c in cells], rel=0.01)
 
 

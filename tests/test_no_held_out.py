@@ -18,7 +18,7 @@ def test_no_held_out_captions_are_asked_for(tmp_path: Path) -> None:
     experiment = replace(EXPERIMENT.select(["next-token"]), rungs=(1.0,), num_seeds=((1,),), evaluation=evaluation)
     dataset, results = open_data(experiment.data), Results(tmp_path)
     plan = make_plan(experiment, 4 * 10**9, dataset)
-    begin(plan, results, dataset)
+    begin(plan, results, dataset, Display(quiet=True))
     encode_latents(plan, results, dataset, Display(quiet=True))
     run_id = plan.runs[0].run.run_id
     assert run_alone(results, [run_id], Display(quiet=True), train=True) == 0, results.run_folder(run_id).record

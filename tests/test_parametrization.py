@@ -12,7 +12,7 @@ from study import BASE as STUDY_BASE
 from study import FIRST_RATE, Study, carried, on_grid, walk
 from torch import Tensor, nn
 
-from bench.backbone import BackboneConfig, Block, attend, linear
+from bench.backbone import BackboneConfig, Block, Hooks, attend, linear
 from bench.config.experiment import Recipe, Size
 from bench.config.file import LADDER_EXPERIMENT, load_experiment
 from bench.config.run import Run
@@ -197,7 +197,8 @@ def test_attention_falls_with_the_head_width_where_heads_grow_wider() -> None:
 @pytest.mark.parametrize("modulation", [True, False])
 def test_the_residual_multiplier_multiplies_both_branches(modulation: bool) -> None:
     """A block's output is x + m a(x) + m b(x + m a(x)); with m = 1 / 2 and b = 0 half of what m = 1 adds."""
-    vector = torch.randn(2, 32, generator=torch.Generator().manual_seed(1)) if modulation else None
+    vector = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(1)) if modulation else None
+    how = Hooks(vector=vector, groups=None, causal=False, mask=None)
     x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
     added = []
     for branch in ("attention.out", "mlp.2"):
@@ -207,7 +208,7 @@ def test_the_residual_multiplier_multiplies_both_branches(modulation: bool) -> N
             if block.modulation is not None:
                 nn.init.normal_(block.modulation.weight, std=0.1)
             nn.init.zeros_(block.get_parameter(f"{branch}.weight"))
-            added.append(block(x, vector, False, None, 0) - x)
+            added.append(block(x, how, None, 0) - x)
     assert torch.allclose(added[0], 2 * added[1], atol=1e-5)
     assert torch.allclose(added[2], 2 * added[3], atol=1e-5)
     assert min(a.abs().max() for a in added) > 1e-2
