@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.config import Evaluation, Experiment, Method, Recipe, Size
 
-LADDER = runpy.run_path(str(Path(__file__).with_name("ladder.py")))["EXPERIMENT"]
+METHODS = runpy.run_path(str(Path(__file__).with_name("shapes.py")))["METHODS"]
 SIZES = (
     Size(width=8, depth=4, num_heads=1),
     Size(width=12, depth=4, num_heads=1),
@@ -30,7 +30,7 @@ SHARED = ((1.0, 1.0), (1.0, 1.5), (0.6, 1.0), (0.6, 1.5))
 
 
 def on_sprites(method: Method) -> Method:
-    """A method of the ladder, whose MAR head grows with the backbone, with the rate found here and four sampler settings."""
+    """A method of the shapes with the rate found here and four sampler settings."""
     (first, *_) = method.settings
     return replace(
         method,
@@ -42,7 +42,7 @@ def on_sprites(method: Method) -> Method:
 EXPERIMENT = Experiment(
     name="laws",
     data="sprites40",
-    methods=tuple(map(on_sprites, LADDER.methods)),
+    methods=tuple(map(on_sprites, METHODS)),
     sizes=SIZES,
     budget=1e13,
     rungs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),

@@ -6,6 +6,7 @@ schedule too; here they do not. Learning rates: experiments/mar_table1_learning_
 """
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 from bench.config import Experiment, Json, Method, Recipe, Setting, Size, grid
@@ -72,5 +73,5 @@ EXPERIMENT = Experiment(
     rungs=(1.0,),
     num_seeds=((3,),),
     recipe=RECIPE,
-    evaluation=DEFAULT["EVALUATION"],
+    evaluation=replace(DEFAULT["EVALUATION"], share=None),
 )

@@ -9,7 +9,7 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
-from bench.config import Evaluation, Experiment, Json, Method, Recipe, Size, grid
+from bench.config import Evaluation, Experiment, Json, Method, Recipe, Setting, Size
 
 LAWS = runpy.run_path(str(Path(__file__).with_name("laws.py")))
 SIZE = Size(width=32, depth=4, num_heads=1)
@@ -19,14 +19,15 @@ RATE = 4e-3
 
 def newer(paradigm: str, tokenizer: str, steps: int | None, label: str = "", **options: Json) -> Method:
     """A method beyond the papers' four."""
-    temperature, guidance = (tuple(sorted(set(values), reverse=True)) for values in zip(*LAWS["SHARED"], strict=True))
     return Method(
         paradigm=paradigm,
         label=label,
         tokenizer=tokenizer,
         learning_rates=(RATE,),
         options=options,
-        settings=grid(steps=(steps,), temperature=temperature, guidance=guidance),
+        settings=tuple(
+            Setting(steps=steps, temperature=temperature, guidance=guidance) for temperature, guidance in LAWS["SHARED"]
+        ),
     )
 
 

@@ -1,5 +1,5 @@
 """The default experiment: four paradigms on two-object captions of 32x32 shapes, at four sizes around each budget's best, for a
-first look in ten minutes of two CPU cores.
+first look in a quarter of an hour of two CPU cores.
 
 Learning rates: each method had the same trials at one size (`experiments/shapes_learning_rates.py`); those with the lowest FID on
 validation captions are used, and no other rate's accuracy is higher by more than its error. The table is in
@@ -18,8 +18,8 @@ SIZES = (
 BASE = SIZES[1]
 RECIPE = Recipe(batch_size=32, precision="fp32", completep_base=BASE, warmup_steps=20)
 EVALUATION = Evaluation(num_samples=572, num_held_out=256, num_validation=170, throughput_batches=(64,), share=4.0)
-"""Two images for each of 286 test captions; 170 validation captions. A run may cost four times its training to evaluate; the
-lowest rung has its validation loss alone."""
+"""Two images for each of 286 test captions; 170 validation captions. A run may cost four times its training to evaluate; small
+ones whose samples cost more have their validation loss alone."""
 GUIDANCE = (1.0, 1.5)
 TEMPERATURES = (1.0, 0.6)
 

@@ -26,6 +26,11 @@ def put(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
     return x.scatter(1, places if x.ndim == 2 else places[..., None].expand(-1, -1, x.shape[2]), values)
 
 
+def _check_steps(num_tokens: int, steps: int) -> None:
+    if not 1 <= steps <= num_tokens:
+        raise ValueError(f"steps must be 1 to {num_tokens} (the number of tokens), not {steps}")
+
+
 def cosine_schedule(num_tokens: int, steps: int) -> list[int]:
     """Tokens still masked after each of `steps` steps: floor(N cos(pi/2 k / steps)), at least one revealed each time.
 
@@ -35,8 +40,7 @@ def cosine_schedule(num_tokens: int, steps: int) -> list[int]:
     Raises:
         ValueError: when steps is not in 1..num_tokens.
     """
-    if not 1 <= steps <= num_tokens:
-        raise ValueError(f"steps must be 1 to {num_tokens} (the number of tokens), not {steps}")
+    _check_steps(num_tokens, steps)
     remaining, current = [], num_tokens
     for k in range(1, steps):
         current = max(1, min(current - 1, math.floor(num_tokens * math.cos(math.pi / 2 * k / steps))))
@@ -54,6 +58,5 @@ def linear_schedule(num_tokens: int, steps: int) -> list[int]:
     Raises:
         ValueError: when steps is not in 1..num_tokens.
     """
-    if not 1 <= steps <= num_tokens:
-        raise ValueError(f"steps must be 1 to {num_tokens} (the number of tokens), not {steps}")
+    _check_steps(num_tokens, steps)
     return [num_tokens * (steps - k) // steps for k in range(1, steps + 1)]
