@@ -22,6 +22,7 @@ SLURM ?=
 DEVICES ?= 1
 NODES ?= 1
 MICRO_BATCH ?=
+UP_TO ?=
 MAX_HOURS ?= 1
 # empty means unset, so that a variable given as BUDGET= on the command line is reported and not ignored
 given = $(if $(filter-out file default undefined,$(origin $(1))),$(2)='$($(1))',$(if $($(1)),$(2)='$($(1))'))
@@ -46,9 +47,9 @@ $(VENV)/.ready: requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-sweep: $(READY)  ## train, evaluate, draw: BUDGET=1e20 EXPERIMENT= DATA= DOWNLOAD=1 RESULTS= PARADIGMS= MAX_HOURS=1; repeat to resume
+sweep: $(READY)  ## train, evaluate, draw: BUDGET=1e20 EXPERIMENT= DATA= DOWNLOAD=1 RESULTS= PARADIGMS= UP_TO= MAX_HOURS=1; repeat to resume
 #           several GPUs: DEVICES= NODES= MICRO_BATCH=; a cluster: LAUNCHER=slurm SLURM='time=240 partition=gpu'
-	@$(BENCH) sweep $(PLAN_OPTIONS) --launcher='$(LAUNCHER)' $(call given,SLURM,--slurm) --max-hours='$(MAX_HOURS)'
+	@$(BENCH) sweep $(PLAN_OPTIONS) --launcher='$(LAUNCHER)' $(call given,SLURM,--slurm) $(call given,UP_TO,--up-to) --max-hours='$(MAX_HOURS)'
 
 plan: $(READY)  ## count every run and estimate its hours; train nothing
 	@$(BENCH) plan $(PLAN_OPTIONS)

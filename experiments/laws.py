@@ -1,7 +1,8 @@
-"""The laws: four paradigms on the world with a long tail, six budgets over 2.5 decades, four sizes around each budget's best.
+"""The laws: four paradigms on the world with a long tail, six budgets over 2.5 decades with three seeds, and one above them.
 
-Rates are those of `laws_learning_rates.py` at 48x4, carried to the other sizes by CompleteP. On a GPU the same file runs at other
-budgets (`BUDGET=1e16 DATA=sprites80`) where the sizes are given as well; `experiments/ladder.py` lets the budget choose them.
+The lower six are trained first (`UP_TO=1e12`), the seventh is forecast from their laws, and only then trained. Rates are those of
+`laws_learning_rates.py` at 48x4, carried to the other sizes by CompleteP. On a GPU the same file runs at other budgets
+(`BUDGET=1e16 DATA=sprites80`) where the sizes are given as well; `experiments/ladder.py` lets the budget choose them.
 """
 
 import runpy
@@ -12,6 +13,7 @@ from bench.config import Evaluation, Experiment, Method, Recipe, Size
 
 METHODS = runpy.run_path(str(Path(__file__).with_name("shapes.py")))["METHODS"]
 SIZES = (
+    Size(width=4, depth=4, num_heads=1),
     Size(width=8, depth=4, num_heads=1),
     Size(width=12, depth=4, num_heads=1),
     Size(width=16, depth=4, num_heads=1),
@@ -20,9 +22,8 @@ SIZES = (
     Size(width=48, depth=4, num_heads=2),
     Size(width=64, depth=4, num_heads=2),
     Size(width=96, depth=4, num_heads=3),
-    Size(width=128, depth=4, num_heads=4),
 )
-BASE = SIZES[5]
+BASE = SIZES[6]
 RATES = {"diffusion": 8e-3, "next-token": 8e-3, "masked-token": 8e-3, "mar": 4e-3}
 """Lowest validation loss of five rates from 1e-3 to 1.6e-2 at 3e11 FLOPs (results/laws-learning-rates); none is at an edge."""
 SHARED = ((1.0, 1.0), (1.0, 1.5), (0.6, 1.0), (0.6, 1.5))
@@ -44,18 +45,18 @@ EXPERIMENT = Experiment(
     data="sprites40",
     methods=tuple(map(on_sprites, METHODS)),
     sizes=SIZES,
-    budget=1e13,
-    rungs=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    budget=3e12,
+    rungs=(1 / 1000, 1 / 300, 1 / 100, 1 / 30, 1 / 10, 1 / 3, 1.0),
     num_seeds=(
-        (1, 0, 0, 0, 0, 0),
-        (1, 1, 0, 0, 0, 0),
-        (1, 1, 1, 0, 0, 0),
-        (1, 1, 1, 1, 0, 0),
-        (0, 1, 1, 1, 1, 0),
-        (0, 0, 1, 1, 1, 1),
-        (0, 0, 0, 1, 1, 1),
-        (0, 0, 0, 0, 1, 1),
-        (0, 0, 0, 0, 0, 1),
+        (3, 3, 0, 0, 0, 0, 0),
+        (3, 3, 3, 0, 0, 0, 0),
+        (0, 3, 3, 3, 0, 0, 0),
+        (0, 3, 3, 3, 3, 0, 0),
+        (0, 0, 3, 3, 3, 3, 0),
+        (0, 0, 0, 3, 3, 3, 1),
+        (0, 0, 0, 0, 3, 3, 3),
+        (0, 0, 0, 0, 0, 3, 3),
+        (0, 0, 0, 0, 0, 0, 1),
     ),
     recipe=Recipe(batch_size=32, precision="fp32", completep_base=BASE, warmup_steps=20, num_training_images=262_144),
     evaluation=Evaluation(

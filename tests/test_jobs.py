@@ -60,6 +60,18 @@ def test_what_is_done_is_left_out_and_the_longest_comes_first(plan: Plan, tmp_pa
     assert missing_jobs(plan, results)[0].runs == jobs[1].runs[1:]
 
 
+def test_runs_above_a_limit_are_left_for_later(plan: Plan, tmp_path: Path) -> None:
+    """So that they can be forecast; their trunks are the same, and the hours are those of what is left."""
+    limited = plan.limited(2_000)
+    jobs = missing_jobs(limited, Results(tmp_path))
+    assert [[run.flops_budget for run in job.runs] for job in jobs] == [[2_000]] * 3
+    assert {job.trunk_id for job in jobs} == set(plan.trunks)
+    assert limited.identity == plan.identity
+    assert limited.total_hours < plan.total_hours
+    with pytest.raises(ValueError, match="UP_TO=1e\\+03 leaves no run; the lowest rung has 2e\\+03 training FLOPs"):
+        plan.limited(1_000)
+
+
 def test_a_folder_gives_back_the_jobs_of_its_plan(plan: Plan, tmp_path: Path) -> None:
     results = Results(tmp_path)
     bind_experiment(results, plan.identity)

@@ -79,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--nodes", type=int, default=1, help="machines per run, with --launcher slurm (default: 1)")
         sub.add_argument("--micro-batch", type=int, help="most images at once on a device (default: its share of a batch)")
         sub.add_argument("--json", action="store_true", help="print the plan as JSON lines instead of a table")
+    sub.add_argument("--up-to", help="leave runs of more training FLOPs for later, to forecast them first (default: none)")
     sub.add_argument("--max-hours", type=float, default=1.0, help="refuse sweeps estimated above this many hours (default: 1)")
     sub.add_argument("--launcher", choices=["local", "slurm"], default="local", help="where runs train (default: local)")
     sub.add_argument("--slurm", default="", help='parameters of the jobs, such as "time=240 partition=gpu gpus_per_node=1"')

@@ -42,7 +42,8 @@ def make(options: argparse.Namespace, *, to_run: bool) -> tuple[Any, Any, Any]:
     dataset = open_data(experiment.data)
     if to_run and not experiment.climbs_world:  # which is prepared as the sweep's first stage
         dataset.check_tokenizers(experiment.tokenizers)
-    return make_plan(experiment, budget, dataset, machine), Results(root), dataset
+    made, up_to = make_plan(experiment, budget, dataset, machine), getattr(options, "up_to", None)
+    return made if up_to is None else made.limited(parse_budget(up_to, "UP_TO")), Results(root), dataset
 
 
 def learning_rate_notes(experiment: Any) -> list[str]:
@@ -83,6 +84,9 @@ def print_plan(made: Any, as_json: bool) -> None:
         f"of training on this machine ({machine.device}, {machine.num_workers} at a time, {machine.num_threads} threads each), "
         "evaluation apart"
     )
+    later = int((frame["flops_budget"] > made.up_to).sum())
+    if later:
+        print(f"{later} runs above UP_TO={made.up_to:.3g} are left for later")
     print(f"in all {made.total_flops:.3g} training FLOPs, {made.total_flops / made.budget:.3g} times BUDGET")
     print("latent cache: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in made.cache_bytes.items()))
 

@@ -85,8 +85,8 @@ class Run:
         return cls(**{**content, "recipe": Recipe(**{**recipe, **typed})})
 
 
-def parse_budget(text: str) -> int:
-    """Training FLOPs from text such as "1e20".
+def parse_budget(text: str, name: str = "BUDGET") -> int:
+    """Training FLOPs from text such as "1e20"; name: what an error calls it.
 
     Raises:
         ValueError: when it is not a finite number of at least 1.
@@ -96,5 +96,5 @@ def parse_budget(text: str) -> int:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 1:
-        raise ValueError(f"BUDGET must be a number of training FLOPs such as 3e12 or 1e20, not {text!r}")
+        raise ValueError(f"{name} must be a number of training FLOPs such as 3e12 or 1e20, not {text!r}")
     return round(value)

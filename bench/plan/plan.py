@@ -99,6 +99,19 @@ class Plan:
     """What each tokenizer's latent cache takes on disk."""
     choices: tuple[Choice, ...] = ()
     """What was chosen, and the law that chose it."""
+    up_to: float = math.inf
+    """Training FLOPs above which runs are left for later, so that they can be forecast from those below."""
+
+    def limited(self, up_to: float) -> Plan:
+        """The same plan of which only runs up to so many training FLOPs are done now.
+
+        Raises:
+            ValueError: when that leaves none.
+        """
+        lowest = min(planned.run.flops_budget for planned in self.runs)
+        if up_to < lowest:
+            raise ValueError(f"UP_TO={up_to:.3g} leaves no run; the lowest rung has {lowest:.3g} training FLOPs")
+        return replace(self, up_to=up_to)
 
     @property
     def missing_tokenizers(self) -> list[str]:
@@ -135,8 +148,9 @@ class Plan:
 
     @property
     def total_hours(self) -> float:
-        """Training hours on this machine with all its workers busy."""
-        return float(self.frame["hours"].sum()) / self.machine.num_workers
+        """Training hours on this machine with all its workers busy, of the runs that are done now."""
+        now = self.frame[self.frame["flops_budget"] <= self.up_to]
+        return float(now["hours"].sum()) / self.machine.num_workers
 
     @cached_property
     def identity(self) -> Identity:

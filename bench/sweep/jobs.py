@@ -42,10 +42,11 @@ def training_flops(jobs: list[TrunkJob]) -> int:
 
 
 def missing_jobs(plan: Plan, results: Results) -> list[TrunkJob]:
-    """One job per trunk that has a run to train or evaluate, longest first."""
+    """One job per trunk that has a run to train or evaluate now, longest first."""
     jobs = []
     for job in _jobs(plan.identity, results, plan.machine):
-        missing = tuple(run for run in job.runs if results.run_folder(run.run_id).record.status != "done")
+        asked = [run for run in job.runs if run.flops_budget <= plan.up_to]
+        missing = tuple(run for run in asked if results.run_folder(run.run_id).record.status != "done")
         if missing:
             jobs.append(replace(job, runs=missing))
     hours = plan.frame.groupby("trunk_id")["hours"].sum()
