@@ -116,6 +116,7 @@ OWN_FILES = {
     "report/page.py",
     "results/folder.py",
     "hub.py",
+    "plan/company.py",
     "plan/laws.py",
     "plan/plugin.py",
     "evaluate/pretrained.py",

@@ -29,8 +29,8 @@ SLOW_SECONDS = 3.0
 
 
 def measure_speed(runs: Sequence[Run], dataset: TokenizedData, cost: Callable[[Size], RunCost]) -> Callable[[int], float]:
-    """Training FLOP/s of one worker here as a function of the width: measured at the narrowest of the runs and, where widths
-    differ by 2 or more, at the widest up to CALIBRATION_WIDTH; a power of the width between them.
+    """Training FLOP/s of one worker alone here as a function of the width: measured at the narrowest of the runs and, where
+    widths differ by 2 or more, at the widest up to CALIBRATION_WIDTH; a power of the width between them.
 
     Args:
         cost: counted cost of the runs' method at a size.
@@ -57,8 +57,8 @@ def _speed(run: Run, dataset: TokenizedData, cost: Callable[[Size], RunCost]) ->
 
 
 def calibrate(run: Run, space: TokenSpace, dataset: TokenizedData, flops_per_image: float) -> float:
-    """Training FLOP/s of one worker here: the fastest of a few real forward and backward passes of the run's first blocks, with
-    `flops_per_image` theirs."""
+    """Training FLOP/s of one worker alone here: the fastest of a few real forward and backward passes of the run's first blocks,
+    with `flops_per_image` theirs."""
     device = device_type()
     batch = max(1, min(run.recipe.batch_size, math.ceil(CALIBRATION_FLOPS / flops_per_image)))
     with torch.device(device):

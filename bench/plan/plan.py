@@ -19,6 +19,7 @@ from bench.model import build_meta
 from bench.paradigm import Paradigm
 from bench.plan.calibrate import measure_speed
 from bench.plan.choices import Choice, explain
+from bench.plan.company import kept_speed
 from bench.plan.cost import RunCost, check_sampler, count_run
 from bench.plan.ladder import Cell, Climber, grid_cells
 from bench.plan.machine import Machine, check_memory, device_memory, share_devices, this_machine, worker_bytes
@@ -192,6 +193,7 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     num_devices = machine.devices * machine.nodes
     torch.set_num_threads(machine.num_threads)
     keep_memory()
+    kept = kept_speed(machine.num_workers) if machine.device == "cpu" else 1.0
     counts = {method.name: _counting(experiment, method, budget, dataset) for method in experiment.methods}
 
     def cost(method: Method, size: Size) -> RunCost:
@@ -219,7 +221,7 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
                     num_params=counted.num_params,
                     flops_per_image=counted.dense,
                     flops_per_image_causal=counted.causal,
-                    flops_per_second=num_devices * speed(cell.size.width),
+                    flops_per_second=num_devices * kept * speed(cell.size.width),
                     num_training_images=cell.recipe.num_training_images,
                     loss_unit=meta.loss_unit,
                     extrapolated=cell.extrapolated,

@@ -1,0 +1,99 @@
+"""How much of its speed a process keeps while the other workers of a sweep run beside it.
+
+A core that announces two threads is not two cores: on two hyperthreads two runs at once are 1.2 times as fast as one (measured,
+docs/log.md), so that a plan which times one process alone promises too much. The share is measured once per machine, by small
+training steps in processes of their own, and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+from bench.files import read_json, write_text
+from bench.hub import cache_root
+from bench.processor import announced
+
+SECONDS = 1.0
+"""Of each of the two timings."""
+MOST_PROCESSES = 16
+"""More cores than these are taken to behave alike; each process needs 0.4 GB."""
+STEPS = """
+import sys, time, torch
+torch.set_num_threads(1)
+layer = torch.nn.TransformerEncoderLayer(32, 1, 128, dropout=0.0, batch_first=True)
+x = torch.randn(32, 24, 32)
+def step():
+    layer(x).square().mean().backward()
+for _ in range(5):
+    step()
+print("ready", flush=True)
+for line in sys.stdin:
+    end, count = time.perf_counter() + float(line), 0
+    while time.perf_counter() < end:
+        step()
+        count += 1
+    print(count, flush=True)
+"""
+"""A child's work: how many steps of a small block it does in the seconds that each line asks for."""
+
+
+def kept_speed(num_workers: int) -> float:
+    """Share of its speed alone that each of so many single-threaded processes keeps, in (0, 1]; measured once per machine."""
+    if num_workers == 1:
+        return 1.0
+    name, flags = announced()
+    key = hashlib.sha256(f"{name}-{sorted(flags)}-{num_workers}".encode()).hexdigest()[:12]
+    path = cache_root() / f"company-{key}.json"
+    try:
+        return float(read_json(path)["kept"])
+    except (OSError, ValueError, KeyError, TypeError):
+        kept = measure(min(num_workers, MOST_PROCESSES))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"processor": name, "processes": num_workers, "kept": kept}) + "\n")
+    except OSError:  # a home that cannot be written: measured anew each time
+        pass
+    return kept
+
+
+def measure(num_processes: int) -> float:
+    """Steps of a process among so many over steps of one alone, at most 1."""
+    children = [
+        subprocess.Popen([sys.executable, "-c", STEPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(num_processes)
+    ]
+    try:
+        for child in children:
+            _answer(child)
+        (alone,) = _work(children[:1])
+        together = _work(children)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    return min(1.0, sum(together) / len(together) / alone)
+
+
+def _work(children: list[subprocess.Popen[str]]) -> list[float]:
+    """Let some children work at once; steps of each."""
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write(f"{SECONDS}\n")
+        child.stdin.flush()
+    return [float(_answer(child)) for child in children]
+
+
+def _answer(child: subprocess.Popen[str]) -> str:
+    """A child's next line.
+
+    Raises:
+        RuntimeError: when it has ended.
+    """
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    if not line:
+        raise RuntimeError(f"a process that timed training steps ended with status {child.wait()}")
+    return line
