@@ -148,19 +148,19 @@ def test_a_report_removes_an_earlier_ones_figures_and_nothing_else(tmp_path: Pat
 
 def test_tuning_is_a_section_with_its_edges(tmp_path: Path) -> None:
     """The default's search: six rates for each method, and none of the best is at an edge."""
-    for name in ("shapes-cpu", "shapes-learning-rates"):
+    for name in ("shapes-reference", "shapes-learning-rates"):
         (tmp_path / name).mkdir()
         for file in ("table.csv", "experiment.json"):
             shutil.copy(RESULTS / name / file, tmp_path / name / file)
-    write_report(Results(tmp_path / "shapes-cpu"))
-    page = (tmp_path / "shapes-cpu" / "report.html").read_text()
+    write_report(Results(tmp_path / "shapes-reference"))
+    page = (tmp_path / "shapes-reference" / "report.html").read_text()
     section = page[page.index('id="tuning-section"') : page.index('id="runs-section"')]
     assert "6 learning rates tried for every method." in section
     assert "6 sampler settings tried for every method." in section
     assert "<td>learning rate</td>" not in section
     for figure in ("learning-rates-fid", "learning-rates-prompt-accuracy", "fid-against-guidance"):
         assert f'id="{figure}"' in section
-        assert (tmp_path / "shapes-cpu" / "figures" / f"{figure}.png").exists()
+        assert (tmp_path / "shapes-reference" / "figures" / f"{figure}.png").exists()
 
 
 def test_unequal_tuning_is_said(tmp_path: Path) -> None:

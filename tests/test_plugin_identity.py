@@ -174,7 +174,7 @@ def test_runs_that_leave_their_plan_are_flagged(tmp_path: Path) -> None:
 
 
 def test_old_tables_stay_readable_under_their_rule() -> None:
-    table = load_table(ROOT / "results" / "shapes-cpu")
+    table = load_table(ROOT / "results" / "digits-cpu")
     assert list(table.columns) == list(COLUMNS)
     assert set(table["flop_rule"]) == {"meta-v1"}
     assert table[["off_plan", "plugin"]].isna().all(axis=None)
