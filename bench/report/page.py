@@ -17,6 +17,7 @@ from PIL import Image
 from bench.analysis import claims
 from bench.analysis.comparison import Analysis, analyse
 from bench.analysis.metrics import FITTED, METRICS
+from bench.analysis.reproduction import reproduced, reproduction_summary
 from bench.files import read_json, write_text
 from bench.progress import format_number
 from bench.report import tables
@@ -24,11 +25,12 @@ from bench.report.explorer import sample_explorer
 from bench.report.figures import MAIN, SIZED, all_charts, tuning_charts
 from bench.report.html import render
 from bench.report.interactive import EXPLORED, embedded, page_data, table_rows
+from bench.report.reproduction_figures import reproduction_charts
 from bench.report.samples import sample_grid
 from bench.report.style import Chart, protocol_line
 from bench.results.columns import COLUMNS
 from bench.results.folder import Results
-from bench.results.table import finished_rows, load_search, load_table
+from bench.results.table import finished_rows, load_reference, load_search, load_table
 
 SAMPLES = "samples"
 NOT_TESTED = "not tested"
@@ -51,7 +53,9 @@ def write_report(results: Results) -> Analysis:
     frame, search = load_table(results.root), load_search(results)
     analysis = analyse(frame, identity=_identity(results) or None)
     charts, tuned = all_charts(analysis), tuning_charts(analysis, search)
-    drawn = {chart.name: _save(chart.draw(), results, chart.name) for chart in charts + tuned if not chart.missing}
+    reproduction, reproducing = _reproduction(analysis, results)
+    every = charts + tuned + reproducing
+    drawn = {chart.name: _save(chart.draw(), results, chart.name) for chart in every if not chart.missing}
     _remove_others(results, drawn)
     here = [chart for chart in charts if not chart.missing and not chart.name.endswith(EXPLORED)]
     explorer, samples = sample_explorer(analysis, results), _samples(analysis, results)
@@ -59,6 +63,8 @@ def write_report(results: Results) -> Analysis:
         "samples": [] if explorer else samples,
         "tuning": tables.tuning(analysis, search),
         "figures": [_entry(chart, drawn[chart.name]) for chart in here],
+        "reproduction": reproduction,
+        "reproduction_figures": [_entry(chart, drawn[chart.name]) for chart in reproducing],
         "tuning_figures": [_entry(chart, drawn[chart.name]) for chart in tuned if not chart.missing],
         "num_missing": sum(bool(chart.missing) for chart in charts + tuned),
         "figures_missing": _left_out(charts + tuned),
@@ -76,8 +82,29 @@ def live_page(results: Results, frame: pd.DataFrame) -> str:
     """
     analysis = analyse(frame, LIVE_DRAWS, _identity(results) or None)
     content = _content(analysis, frame, results, sample_explorer(analysis, results, keep=False))
-    none: dict[str, Any] = {"samples": [], "figures": [], "tuning_figures": [], "num_missing": 0, "figures_missing": []}
+    none: dict[str, Any] = {
+        "samples": [],
+        "figures": [],
+        "reproduction": "",
+        "reproduction_figures": [],
+        "tuning_figures": [],
+        "num_missing": 0,
+        "figures_missing": [],
+    }
     return render({**content, **none, "tuning": tables.tuning(analysis, load_search(results))}, live=True)
+
+
+def _reproduction(analysis: Analysis, results: Results) -> tuple[str, list[Chart]]:
+    """What the sweep says of the committed one of the same experiment, in words and figures; empty where there is none."""
+    known = load_reference(results)
+    if known is None:
+        return "", []
+    name, frame = known
+    reference = analyse(frame, analysis.num_draws)
+    found = reproduced(analysis, reference)
+    if not found:
+        return "", []
+    return f"Against results/{name}: {reproduction_summary(found)}.", reproduction_charts(analysis, reference, found)
 
 
 def _identity(results: Results) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from bench.results.folder import Results
 
 SEARCH_ENDING = "-learning-rates"
 """Of the name of an experiment that searches another's learning rates."""
+REFERENCE_ENDINGS = ("-reference", "")
+"""Of the name of a folder that holds an experiment's committed results."""
 
 
 def save_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -107,6 +109,23 @@ def load_search(results: Results) -> pd.DataFrame | None:
         beside = Results(results.root.resolve().with_name(f"{name}{SEARCH_ENDING}"))
         if beside.table.exists():
             return load_table(beside.root)
+    return None
+
+
+def load_reference(results: Results) -> tuple[str, pd.DataFrame] | None:
+    """The committed sweep of the same experiment: name and table of the folder beside this one that has the experiment's name,
+    with -reference or without; None when there is none, or it is this folder.
+
+    Raises:
+        ValueError: when there is a folder whose table cannot be read.
+    """
+    if not results.experiment.exists():
+        return None
+    root, name = results.root.resolve(), str(read_json(results.experiment).get("name", ""))
+    for ending in REFERENCE_ENDINGS if name else ():
+        beside = Results(root.with_name(f"{name}{ending}"))
+        if beside.table.exists():
+            return None if beside.root == root else (beside.root.name, load_table(beside.root))
     return None
 
 
