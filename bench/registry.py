@@ -1,26 +1,38 @@
-"""Which paradigms exist: the built-ins and those that other packages register.
+"""Which paradigms and tokenizers exist: the built-ins and those that other packages register.
 
 A third party adds one by an entry point and nothing else:
 
     [project.entry-points."paradigm_bench.paradigms"]
     my-paradigm = "my_package:MyParadigm"
 
+    [project.entry-points."paradigm_bench.tokenizers"]
+    my-tokens = "my_package:MyAutoencoder"
+
 Names are listed without importing anything; a plugin that cannot be imported does not disturb the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Mapping
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.errors import nearest
 
 if TYPE_CHECKING:
     from bench.paradigm import Paradigm
 
-
+Base = TypeVar("Base")
 GROUP = "paradigm_bench.paradigms"
+TOKENIZER_GROUP = "paradigm_bench.tokenizers"
+SUITE = {"bench", "paradigms"}
+FOREIGN = {"torch", "numpy", "lightning", "transformers", "diffusers"} | set(sys.stdlib_module_names)
+"""Packages that a plugin may inherit from and whose source is not its own."""
+CODE = (".py", ".so", ".pyd", ".cu", ".cpp")
 BUILT_INS = {
     "diffusion": "paradigms.diffusion:Diffusion",
     "masked-token": "paradigms.masked_token:MaskedToken",
@@ -38,21 +50,30 @@ BUILT_INS = {
 }
 
 
-def targets() -> dict[str, str]:
-    """Every known name with its "module:Class".
+def registered(group: str, what: str, built_ins: Mapping[str, str]) -> dict[str, str]:
+    """Every known name of a kind with its "module:Class"; what: the kind's name in an error.
 
     Raises:
         ValueError: when two packages claim one name; both origins are shown.
     """
-    known = dict(BUILT_INS)
-    for point in entry_points(group=GROUP):
+    known = dict(built_ins)
+    for point in entry_points(group=group):
         if point.name in known and known[point.name] != point.value:
             raise ValueError(
-                f"paradigm {point.name!r} is registered twice: {known[point.name]} and {point.value}"
+                f"{what} {point.name!r} is registered twice: {known[point.name]} and {point.value}"
                 f"{_origin(point)}; uninstall one of them or rename its entry point"
             )
         known[point.name] = point.value
     return known
+
+
+def targets() -> dict[str, str]:
+    """Every known paradigm with its "module:Class".
+
+    Raises:
+        ValueError: when two packages claim one name; both origins are shown.
+    """
+    return registered(GROUP, "paradigm", BUILT_INS)
 
 
 def _origin(point: EntryPoint) -> str:
@@ -79,13 +100,55 @@ def load(name: str) -> type[Paradigm]:
     from bench.paradigm import Paradigm
 
     check_name(name)
-    target = targets()[name]
+    return import_class("paradigm", name, targets()[name], Paradigm)  # type: ignore[type-abstract]
+
+
+def import_class(what: str, name: str, target: str, base: type[Base]) -> type[Base]:
+    """Import a "module:Class" that a package registers under a name.
+
+    Raises:
+        ValueError: for one that fails on import, or that is no subclass of the base.
+    """
     module_name, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"paradigm {name!r} ({target}) cannot be imported: {reason}; fix or uninstall it") from error
-    if not (isinstance(found, type) and issubclass(found, Paradigm)):
-        raise ValueError(f"paradigm {name!r} ({target}) is not a subclass of bench.paradigm.Paradigm")
+        raise ValueError(f"{what} {name!r} ({target}) cannot be imported: {reason}; fix or uninstall it") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{what} {name!r} ({target}) is not a subclass of {base.__module__}.{base.__name__}")
     return found
+
+
+def distribution(name: str, group: str = GROUP) -> Distribution | None:
+    """The installed package that registers a plugin."""
+    return next((point.dist for point in entry_points(group=group, name=name)), None)
+
+
+def source_identity(cls: type, package: Distribution | None) -> str:
+    """Package, version and first 12 digits of the SHA-256 of a class's source (see `source_files`)."""
+    digest = hashlib.sha256()
+    for path, inside in source_files(cls):
+        digest.update(f"{inside}\0".encode() + path.read_bytes() + b"\0")
+    named = f"{package.name} {package.version}" if package else "unpackaged"
+    return f"{named} {digest.hexdigest()[:12]}"
+
+
+def source_files(cls: type) -> list[tuple[Path, str]]:
+    """Every file of code of the packages that a class and its parents come from, with its path inside its package, sorted by
+    these; what these import from elsewhere is not among them."""
+    found: dict[str, Path] = {}
+    for parent in cls.__mro__:
+        top = parent.__module__.partition(".")[0]
+        if top in SUITE | FOREIGN:
+            continue
+        file = getattr(sys.modules[top], "__file__", None) or sys.modules[parent.__module__].__file__
+        assert file is not None, f"{parent} has no source"
+        path = Path(file)
+        if path.name != "__init__.py":
+            found[path.name] = path
+            continue
+        for inside in path.parent.rglob("*"):
+            if inside.suffix in CODE:
+                found[f"{top}/{inside.relative_to(path.parent).as_posix()}"] = inside
+    return sorted(((path, inside) for inside, path in found.items()), key=lambda each: each[1])

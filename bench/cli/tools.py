@@ -23,18 +23,24 @@ def paradigms(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Run the conformance test; 1 when it finds something."""
+    """Run the conformance test of a paradigm or of a tokenizer; 1 when it finds something."""
     from bench.registry import load
-    from bench.testing import check_paradigm
+    from bench.testing import check_paradigm, check_tokenizer
+    from bench.tokenizers.plugin import plugin_class, plugin_names
 
+    if options.name in plugin_names():
+        return _conclude(options.name, check_tokenizer(plugin_class(options.name), options.resolution))
     try:
         extra = json.loads(options.options)
     except json.JSONDecodeError as error:
         raise UserError(f"--options must be a JSON object: {error}") from error
-    problems = check_paradigm(load(options.name), **extra)
+    return _conclude(options.name, check_paradigm(load(options.name), **extra))
+
+
+def _conclude(name: str, problems: list[str]) -> int:
     for problem in problems:
-        print(f"{options.name}: {problem}")
-    print(f"{options.name}: {'failed' if problems else 'passes'} the conformance test")
+        print(f"{name}: {problem}")
+    print(f"{name}: {'failed' if problems else 'passes'} the conformance test")
     return 1 if problems else 0
 
 

@@ -84,6 +84,24 @@ class PixelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginConfig:
+    """Sizes of another package's autoencoder (bench/tokenizers/plugin.py) at a resolution."""
+
+    name: str
+    """Of its entry point."""
+    resolution: int
+    grid: int
+    """Side of the token grid."""
+    num_channels: int
+    """Channels of the latents, before quantization where there is one."""
+    num_codes: int = 0
+    """Size of the codebook; 0 for continuous latents."""
+
+
+ImageAutoencoderConfig = AutoencoderConfig | PretrainedConfig | PixelConfig | PluginConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """Which tokens of an autoencoder a method reads."""
 

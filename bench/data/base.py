@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from bench.conditioning import ConditionSpace
-from bench.config.tokenizers import AutoencoderConfig, PixelConfig, PretrainedConfig, TokenizerConfig
+from bench.config.tokenizers import ImageAutoencoderConfig, PixelConfig, PluginConfig, TokenizerConfig
 from bench.data.latents import Encoded
 from bench.errors import nearest
 from bench.files import file_hash
@@ -22,6 +22,7 @@ from bench.paradigm import TokenSpace
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.pixels import Pixels
+from bench.tokenizers.plugin import load_plugin, plugin_hash, plugin_names, plugin_sizes
 from bench.tokenizers.tokenizer import Tokenizer, token_space
 
 NO_WEIGHTS = "raw"
@@ -41,7 +42,7 @@ class TokenizedData(ABC):
     """Versions of each image that are cached: 2 where it is kept mirrored too."""
     endless: bool = False
     """Whether training images are rendered as often as anybody wants, so that not all need lie in a cache."""
-    autoencoder_configs: Mapping[str, AutoencoderConfig | PretrainedConfig | PixelConfig]
+    autoencoder_configs: Mapping[str, ImageAutoencoderConfig]
     tokenizer_configs: Mapping[str, TokenizerConfig]
 
     @property
@@ -126,6 +127,8 @@ class TokenizedData(ABC):
         """Short hash of a network's weights; empty when they are not made yet (planning needs none)."""
         if isinstance(self.autoencoder_configs.get(network), PixelConfig):
             return NO_WEIGHTS
+        if network not in self.autoencoder_configs and network in plugin_names():
+            return plugin_hash(network)
         return file_hash(self.weights_file(network))
 
     def cache(self, results_cache: Path) -> Path:
@@ -149,20 +152,31 @@ class TokenizedData(ABC):
             if not self.tokenizer_hash(name):
                 self.autoencoder(self.tokenizer_config(name).part)
 
-    def autoencoder_config(self, name: str) -> AutoencoderConfig | PretrainedConfig | PixelConfig:
+    def autoencoder_config(self, name: str) -> ImageAutoencoderConfig:
         """An autoencoder's sizes, known without its weights.
 
         Raises:
             ValueError: for an unknown name.
         """
-        if name not in self.autoencoder_configs:
-            raise ValueError(f"unknown autoencoder {name!r}; {nearest(name, list(self.autoencoder_configs))}")
-        return self.autoencoder_configs[name]
+        if name in self.autoencoder_configs:
+            return self.autoencoder_configs[name]
+        if name not in (others := plugin_names()):
+            raise ValueError(f"unknown autoencoder {name!r}; {nearest(name, [*self.autoencoder_configs, *others])}")
+        return plugin_sizes(name, self.resolution)
 
     def autoencoder(self, name: str) -> ImageAutoencoder:
-        """An autoencoder with its weights, frozen; here one that the suite trained."""
+        """An autoencoder with its weights, frozen: pixels, another package's, or one that the suite trained."""
         config = self.autoencoder_config(name)
+        if isinstance(config, PluginConfig):
+            model = load_plugin(config)
+            if not model.discrete:
+                model.measure_whitening(self.whitening_images())
+            return model
         return Pixels(config) if isinstance(config, PixelConfig) else Autoencoder.load(self.weights(name))
+
+    @abstractmethod
+    def whitening_images(self) -> Iterable[Tensor]:
+        """Batches of training images (B, 3, H, H) uint8, on which latents of networks from elsewhere are whitened."""
 
     def tokenizer_config(self, name: str) -> TokenizerConfig:
         """Which tokens a tokenizer's name means.
@@ -170,9 +184,11 @@ class TokenizedData(ABC):
         Raises:
             ValueError: for an unknown name.
         """
-        if name not in self.tokenizer_configs:
-            raise ValueError(f"unknown tokenizer {name!r}; {nearest(name, list(self.tokenizer_configs))}")
-        return self.tokenizer_configs[name]
+        if name in self.tokenizer_configs:
+            return self.tokenizer_configs[name]
+        if name not in (others := plugin_names()):
+            raise ValueError(f"unknown tokenizer {name!r}; {nearest(name, [*self.tokenizer_configs, *others])}")
+        return TokenizerConfig(part=name)
 
     def tokenizer(self, name: str) -> Tokenizer:
         """A tokenizer with its weights, frozen."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bench.conditioning import ConditionSpace
 from bench.config.data import ImageData
-from bench.config.tokenizers import PretrainedConfig, TokenizerConfig
+from bench.config.tokenizers import PluginConfig, PretrainedConfig, TokenizerConfig
 from bench.data.base import TokenizedData
 from bench.data.image_files import ImageSet
 from bench.data.latents import Encoded
@@ -33,6 +33,7 @@ from bench.files import write_file
 from bench.hub import cache_root
 from bench.model import device_type
 from bench.tokenizers.base import ImageAutoencoder
+from bench.tokenizers.plugin import load_plugin
 from bench.tokenizers.pretrained import load_pretrained, pretrained_hash
 from bench.tokenizers.tokenizer import Tokenizer
 
@@ -152,23 +153,27 @@ class TokenizedImages(TokenizedData):
 
     def autoencoder(self, name: str) -> ImageAutoencoder:
         config = self.autoencoder_config(name)
-        if not isinstance(config, PretrainedConfig):
+        if isinstance(config, PretrainedConfig):
+            model: ImageAutoencoder = load_pretrained(config)
+        elif isinstance(config, PluginConfig):
+            model = load_plugin(config)
+        else:
             return super().autoencoder(name)
-        model = load_pretrained(config)
         path = self.cache_folder / f"whitening-{name}-{self._weights_hash(name)}.safetensors"
         if path.exists():
             measured = load_file(path)
             model.shift.copy_(measured["shift"])
             model.scale.copy_(measured["scale"])
         else:
-            model.to(self.device).measure_whitening(self._batches(WHITENING_IMAGES))
+            model.to(self.device).measure_whitening(self.whitening_images())
             model.cpu()
             measured = {"shift": model.shift.contiguous(), "scale": model.scale.contiguous()}
             write_file(path, lambda temporary: save_file(measured, temporary))
         return model
 
-    def _batches(self, num: int) -> Iterator[Tensor]:
-        chosen = self.spread(self.training_set, 0, num)
+    def whitening_images(self) -> Iterator[Tensor]:
+        """The first of the spread order."""
+        chosen = self.spread(self.training_set, 0, WHITENING_IMAGES)
         for start in range(0, len(chosen), ENCODED_AT_ONCE):
             images, _, _ = self.training_set.read(chosen[start : start + ENCODED_AT_ONCE])
             if len(images):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from bench.data.latents import Encoded
 
 WorldSplit = Literal["train", "validation"]
 """The splits whose images are tokens: what is trained on, and what the validation loss reads."""
+WHITENING_IMAGES, WHITENING_BATCH = 1024, 128
 WEIGHTS = Path(__file__).parent.parent / "weights"
 """Networks that ship with the package."""
 
@@ -44,6 +45,11 @@ class TokenizedWorld(TokenizedData):
 
     def check(self, num_images: int) -> None:
         """Nothing can be missing: the world renders its images."""
+
+    def whitening_images(self) -> Iterator[torch.Tensor]:
+        """The first renders."""
+        for start in range(0, WHITENING_IMAGES, WHITENING_BATCH):
+            yield torch.from_numpy(self.render_split(np.arange(start, start + WHITENING_BATCH), "train")[0])
 
     def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
         return self._encoder(tokenizer, "train")

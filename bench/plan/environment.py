@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from bench.plan.machine import Machine, git_sha
-from bench.plan.plugin import distribution, plugin_commit
+from bench.plan.plugin import plugin_commit
 from bench.processor import announced
-from bench.registry import BUILT_INS, targets
+from bench.registry import BUILT_INS, distribution, targets
 
 PACKAGES = "paradigm-bench torch torchvision lightning numpy scipy torch-fidelity transformers diffusers".split()
 """Those whose version may change a number."""

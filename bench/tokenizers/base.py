@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from bench.config.tokenizers import AutoencoderConfig, PixelConfig, PretrainedConfig
+from bench.config.tokenizers import ImageAutoencoderConfig
 from bench.flops.sampling import count_call
 
 
@@ -24,9 +24,9 @@ class ImageAutoencoder(nn.Module, ABC):
 
     shift: Tensor
     scale: Tensor
-    config: AutoencoderConfig | PretrainedConfig | PixelConfig
+    config: ImageAutoencoderConfig
 
-    def __init__(self, config: AutoencoderConfig | PretrainedConfig | PixelConfig) -> None:
+    def __init__(self, config: ImageAutoencoderConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("shift", torch.zeros(config.num_channels))

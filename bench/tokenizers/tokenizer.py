@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.config.tokenizers import AutoencoderConfig, PixelConfig, PretrainedConfig, TokenizerConfig
+from bench.config.tokenizers import ImageAutoencoderConfig, TokenizerConfig
 from bench.paradigm import TokenSpace
 from bench.tokenizers.base import ImageAutoencoder
 
 
-def token_space(config: TokenizerConfig, autoencoder: AutoencoderConfig | PretrainedConfig | PixelConfig) -> TokenSpace:
+def token_space(config: TokenizerConfig, autoencoder: ImageAutoencoderConfig) -> TokenSpace:
     """What the paradigms read, known without the autoencoder's weights.
 
     Raises:
