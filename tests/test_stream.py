@@ -1,5 +1,6 @@
 """The order of training images, and images of a world beyond its latent cache."""
 
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def test_batches_of_any_size_see_the_same_images_in_the_same_order(tmp_path: Pat
     assert (np.sort(epochs, axis=1) == np.arange(48)).all()
     assert len({tuple(epoch) for epoch in epochs}) == 5
     assert (data.indices(4, 0, 48) != epochs[0]).any()
+
+
+def test_a_cache_is_mapped_once_until_it_is_filled_anew(tmp_path: Path) -> None:
+    folder = cache(tmp_path / "latents", 48, "autoencoder-fsq")
+    data = training_images(folder)
+    assert training_images(folder) is data
+    shutil.rmtree(folder)
+    anew = training_images(cache(folder, 32, "autoencoder-fsq"))
+    assert (len(data), len(anew)) == (48, 32)
 
 
 def test_the_order_is_that_of_numpys_permutation() -> None:

@@ -28,6 +28,7 @@ from bench.files import write_file, write_text
 from bench.progress import format_bytes
 from bench.randomness import WHOLE, Part, step_seed
 
+INDEX = "index.json"
 SHARD_BYTES = 256 * 2**20
 NUMPY_TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
 
@@ -110,7 +111,7 @@ def fill_cache(
         progress(stop)
     if not sum(counts):
         raise ValueError(f"none of the {num_images} images could be read; the first: {skipped[0]}")
-    write_text(folder / "index.json", json.dumps({"counts": counts, "skipped": skipped, **(about or {})}, indent=1))
+    write_text(folder / INDEX, json.dumps({"counts": counts, "skipped": skipped, **(about or {})}, indent=1))
     return skipped
 
 
@@ -121,7 +122,7 @@ def images_per_shard(row_bytes: int) -> int:
 
 def is_complete(folder: Path) -> bool:
     """Whether every image of a cache is encoded."""
-    return (folder / "index.json").exists()
+    return (folder / INDEX).exists()
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -165,7 +166,7 @@ class TrainingData:
     """Batches by step from a latent cache."""
 
     def __init__(self, folder: Path) -> None:
-        self.index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+        self.index: dict[str, Any] = json.loads((folder / INDEX).read_text())
         counts = self.index["counts"]
         self._shards = [memory_map(folder / f"shard-{number:05d}.safetensors") for number in range(len(counts))]
         self._ends = np.cumsum(counts)

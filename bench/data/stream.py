@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.data.base import TokenizedData
-from bench.data.latents import Encoded, TrainingData, images_per_shard
+from bench.data.latents import INDEX, Encoded, TrainingData, images_per_shard
 from bench.data.open import open_data
 
 CACHE_SHARE = 0.5
@@ -41,11 +42,17 @@ def about_stream(dataset: TokenizedData, tokenizer: str, num_images: int) -> dic
 
 
 def training_images(folder: Path) -> TrainingData:
-    """The training images of a latent cache, and those that its world renders beyond it.
+    """The training images of a latent cache, and those that its world renders beyond it; one object as long as the cache is the
+    same, so that a worker maps it once and not anew for every run (25 runs had mapped 7 GB; docs/log.md).
 
     Raises:
         ValueError: when the world is not what it was when the cache was filled.
     """
+    return _opened(folder, (folder / INDEX).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _opened(folder: Path, _written: int) -> TrainingData:
     cached = TrainingData(folder)
     stream = cached.index.get("stream")
     if stream is None:
