@@ -3,7 +3,7 @@
 Each finding is one sentence. It checks the contract, not the quality of the images, on a CPU in less than a minute.
 """
 
-from bench.testing.example import BACKBONE, BATCH, CONDITIONS, SPACES, build, draw, example_batch, shake
+from bench.testing.example import BACKBONE, BATCH, CONDITIONS, SPACES, build, draw, example_batch, example_space, shake
 from bench.testing.learning import descend, learn
 from bench.testing.suite import check_paradigm, paradigm_checks
 
@@ -17,6 +17,7 @@ __all__ = [
     "descend",
     "draw",
     "example_batch",
+    "example_space",
     "learn",
     "paradigm_checks",
     "shake",
