@@ -112,7 +112,7 @@ class Paradigm(nn.Module, ABC):
 
     reads: ClassVar[Literal["latents", "codes"]]
     """"latents": tokens are (B, N, C) float32, whitened (raw pixels: -1 to 1); "codes": (B, N) int64 below the vocabulary."""
-    scales: ClassVar[Literal["one", "any", "several"]] = "one"
+    grids: ClassVar[Literal["one", "any", "several"]] = "one"
     """Which images it takes: those of one grid, "any" as a plain sequence of tokens, or those of several grids."""
     loss_unit: str
     """What one unit of the loss is, for axis labels; an instance may name its own where an option decides it."""
@@ -133,9 +133,9 @@ class Paradigm(nn.Module, ABC):
         if space.kind != self.reads:
             name = type(self).__name__
             raise ValueError(f"{name} reads {self.reads}, not {space.kind}; give it a tokenizer of the other kind")
-        if self.scales != "any" and (self.scales == "several") != bool(space.scales):
+        if self.grids != "any" and (self.grids == "several") != bool(space.scales):
             sides = ", ".join(map(str, space.sides))
-            wanted = "grids of several scales" if self.scales == "several" else "one grid of tokens"
+            wanted = "grids of several scales" if self.grids == "several" else "one grid of tokens"
             raise ValueError(f"{type(self).__name__} reads {wanted}, not grids of side {sides}; give it another tokenizer")
         self.space = space
         self.backbone = Backbone(backbone)

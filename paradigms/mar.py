@@ -158,6 +158,6 @@ class MARDiscrete(MaskedAutoregression):
     """Codes, by cross-entropy: the same network with its head alone exchanged (Li et al. 2024, table 1)."""
 
     reads = "codes"
-    scales = "any"
+    grids = "any"
     loss_unit = "nats per hidden token"
     default_head = "cross-entropy"

@@ -40,7 +40,7 @@ class NextScale(Paradigm):
     vectors: Tensor
     scale_of: Tensor
     reads = "codes"
-    scales = "several"
+    grids = "several"
     loss_unit = "nats per token"
     default_steps = None
 

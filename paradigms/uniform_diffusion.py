@@ -31,7 +31,7 @@ class UniformDiffusion(Paradigm):
     """Reads codes; any number of steps, each of which draws every token anew."""
 
     reads = "codes"
-    scales = "any"
+    grids = "any"
     loss_unit = "nats per token, upper bound"
     default_steps = 16
 

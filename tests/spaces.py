@@ -12,6 +12,6 @@ CONDITIONS = ConditionSpace(num_tokens=7, vocabulary=14)
 
 def space_of(cls: type[Paradigm]) -> TokenSpace:
     """The one that a paradigm reads."""
-    if cls.scales == "several":
+    if cls.grids == "several":
         return SCALES
     return LATENTS if cls.reads == "latents" else CODES

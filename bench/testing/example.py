@@ -28,7 +28,7 @@ SCALES = TokenSpace(
 
 def example_space(cls: type[Paradigm]) -> TokenSpace:
     """A small space of tokens that a paradigm takes, by what it declares."""
-    return SCALES if cls.scales == "several" else SPACES[cls.reads]
+    return SCALES if cls.grids == "several" else SPACES[cls.reads]
 
 
 def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Condition]:
