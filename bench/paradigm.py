@@ -9,9 +9,11 @@ what it could still hide).
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -26,17 +28,40 @@ __all__ = ["Condition", "ConditionSpace", "Guidance", "Paradigm", "TokenSpace"]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSpace:
-    """What an image's tokens are: a grid of latents with `channels`, or of codes below `vocabulary`."""
+    """What an image's tokens are: a grid of latents with `channels`, or of codes below `vocabulary`; or codes of several grids,
+    each of which explains what the coarser ones leave (Tian et al. 2024, section 3.2)."""
 
     kind: Literal["latents", "codes"]
     grid: int
     channels: int = 0
     vocabulary: int = 0
+    scales: tuple[int, ...] = ()
+    """Sides of the square grids that an image's codes are made of, coarse to fine; the last is `grid`, and each divides it. The
+    tokens are the grids' in this order, each in raster order. Empty: one grid."""
+    code_vectors: Tensor | None = field(default=None, compare=False, repr=False)
+    """(V, C) float32 on the CPU: what the codes stand for, where it is known without weights."""
+
+    def __post_init__(self) -> None:
+        ascending = all(coarse < fine for coarse, fine in itertools.pairwise(self.scales))
+        fits = all(side > 0 and self.grid % side == 0 for side in self.scales) and self.scales[-1:] == (self.grid,)
+        if self.scales and not (self.kind == "codes" and ascending and fits):
+            wanted = f"sides that ascend to the grid of {self.grid} and divide it, of codes"
+            raise ValueError(f"scales must be {wanted}, not {self.scales} of {self.kind}")
 
     @property
     def num_tokens(self) -> int:
         """N, tokens of an image."""
-        return self.grid**2
+        return sum(self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Tokens of each grid, coarse to fine."""
+        return tuple(side**2 for side in self.sides)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Side of each grid, coarse to fine."""
+        return self.scales or (self.grid,)
 
     def empty(self, batch: int, device: torch.device) -> Tensor:
         """A batch of zeros, (B, N, C) or (B, N), to be filled by a sampler."""
@@ -51,6 +76,32 @@ class TokenSpace:
         return torch.randint(self.vocabulary, (batch, self.num_tokens), generator=generator)
 
 
+def shrink(image: Tensor, side: int) -> Tensor:
+    """The mean vectors of an image's blocks: (B, N, C) to (B, side side, C), both in raster order."""
+    block = math.isqrt(image.shape[1]) // side
+    return image.unflatten(1, (side, block, side, block)).mean((2, 4)).flatten(1, 2)
+
+
+def enlarge(image: Tensor, side: int) -> Tensor:
+    """Each vector of an image in a block of its own: (B, N, C) to (B, side side, C), both in raster order."""
+    small = math.isqrt(image.shape[1])
+    block = side // small
+    rows = image.unflatten(1, (small, 1, small, 1)).expand(-1, -1, block, -1, block, -1)
+    return rows.flatten(3, 4).flatten(1, 3)
+
+
+def sums_of_scales(parts: Iterable[Tensor], side: int) -> Iterator[Tensor]:
+    """The image that the grids so far make together, (B, side side, C), after each of them.
+
+    The arithmetic that tokenizers and paradigms share: an image of several scales is the sum of its grids, enlarged.
+
+    Args:
+        parts: vectors of each grid's codes, (B, s s, C), coarse to fine.
+        side: of the finest grid.
+    """
+    return itertools.accumulate(enlarge(part, side) for part in parts)
+
+
 class Paradigm(nn.Module, ABC):
     """A way to model images as tokens. Subclass it, give the class variables and the two abstract methods.
 
@@ -61,6 +112,8 @@ class Paradigm(nn.Module, ABC):
 
     reads: ClassVar[Literal["latents", "codes"]]
     """"latents": tokens are (B, N, C) float32, whitened (raw pixels: -1 to 1); "codes": (B, N) int64 below the vocabulary."""
+    grids: ClassVar[Literal["one", "any", "several"]] = "one"
+    """Which images it takes: those of one grid, "any" as a plain sequence of tokens, or those of several grids."""
     loss_unit: str
     """What one unit of the loss is, for axis labels; an instance may name its own where an option decides it."""
     default_steps: ClassVar[int | None]
@@ -80,6 +133,10 @@ class Paradigm(nn.Module, ABC):
         if space.kind != self.reads:
             name = type(self).__name__
             raise ValueError(f"{name} reads {self.reads}, not {space.kind}; give it a tokenizer of the other kind")
+        if self.grids != "any" and (self.grids == "several") != bool(space.scales):
+            sides = ", ".join(map(str, space.sides))
+            wanted = "grids of several scales" if self.grids == "several" else "one grid of tokens"
+            raise ValueError(f"{type(self).__name__} reads {wanted}, not grids of side {sides}; give it another tokenizer")
         self.space = space
         self.backbone = Backbone(backbone)
         self.embed_condition = ConditionEmbedding(conditions, backbone.width)

@@ -47,6 +47,7 @@ BUILT_INS = {
     "next-token-energy": "paradigms.next_token:NextTokenEnergy",
     "uniform-diffusion": "paradigms.uniform_diffusion:UniformDiffusion",
     "block-diffusion": "paradigms.block_diffusion:BlockDiffusion",
+    "next-scale": "paradigms.next_scale:NextScale",
 }
 
 

@@ -2,7 +2,8 @@
 
 Three budgets, one size, three seeds. Rates: `newer_learning_rates.py`, the same trials for every method. Samplers: the same four
 pairs of temperature and guidance for each; steps are those at which the method is meant to be used (one for MeanFlow, one per
-token for next-token prediction and the flow, those of a cell or a block for next-cell prediction and block diffusion).
+token for next-token prediction and the flow, one per grid for next-scale prediction, those of a cell or a block for next-cell
+prediction and block diffusion).
 """
 
 import runpy
@@ -36,6 +37,7 @@ METHODS = (
     newer("masked-token", "autoencoder-fsq", 12, label="masked-token-elbo", weight="elbo", order="random", schedule="linear"),
     newer("uniform-diffusion", "autoencoder-fsq", 16),
     newer("block-diffusion", "autoencoder-fsq", 4),
+    newer("next-scale", "autoencoder-scales", None),
     newer("next-token-energy", "autoencoder-kl", None, head_options={"relative_width": 1.0, "depth": 2}),
     newer("normalizing-flow", "autoencoder-kl", None),
     newer("mean-flow", "autoencoder-kl", 1),

@@ -158,5 +158,6 @@ class MARDiscrete(MaskedAutoregression):
     """Codes, by cross-entropy: the same network with its head alone exchanged (Li et al. 2024, table 1)."""
 
     reads = "codes"
+    grids = "any"
     loss_unit = "nats per hidden token"
     default_head = "cross-entropy"

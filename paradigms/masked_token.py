@@ -33,6 +33,7 @@ class MaskedToken(Paradigm):
     """Cosine mask law; parallel decoding by confidence or in random order."""
 
     reads = "codes"
+    grids = "any"
     loss_unit = "nats per hidden token"
     default_steps = 16
 

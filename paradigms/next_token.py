@@ -25,6 +25,7 @@ from paradigms.orders import put, random_orders, take
 class CausalPrediction(Paradigm):
     """One token at a time with any head; the subclasses say which tokens they read."""
 
+    grids = "any"
     default_steps = None
     default_head: ClassVar[str]
 

@@ -31,6 +31,7 @@ class UniformDiffusion(Paradigm):
     """Reads codes; any number of steps, each of which draws every token anew."""
 
     reads = "codes"
+    grids = "any"
     loss_unit = "nats per token, upper bound"
     default_steps = 16
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from spaces import CODES, CONDITIONS, LATENTS
+from spaces import CODES, CONDITIONS, LATENTS, SCALES
 from torch import Tensor, nn
 
 from bench.backbone import Backbone, BackboneConfig, KeyValueCache, attend
@@ -17,7 +17,7 @@ from bench.train.ema import ExponentialMovingAverage
 
 BACKBONE = BackboneConfig(width=64, depth=4, num_heads=2)
 PARADIGMS = {"diffusion": LATENTS, "mar": LATENTS, "next-token": CODES, "masked-token": CODES}
-PARADIGMS |= dict.fromkeys(("mean-flow", "next-cell", "normalizing-flow", "pixel-diffusion"), LATENTS)
+PARADIGMS |= dict.fromkeys(("mean-flow", "next-cell", "normalizing-flow", "pixel-diffusion"), LATENTS) | {"next-scale": SCALES}
 HEAD = {"head_options": {"width": 32, "depth": 2, "steps": 4, "multiplier": 3}}
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from spaces import CODES, CONDITIONS, LATENTS
+from spaces import CODES, CONDITIONS, LATENTS, space_of
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import Condition, Guidance
@@ -26,7 +26,7 @@ OPTIONS = {"mar": DIFFUSION_HEAD, "next-token-continuous": DIFFUSION_HEAD, "next
 def build(name: str, **options):
     torch.manual_seed(0)
     cls = load(name)
-    return cls(BACKBONE, LATENTS if cls.reads == "latents" else CODES, CONDITIONS, **{**OPTIONS.get(name, {}), **options})
+    return cls(BACKBONE, space_of(cls), CONDITIONS, **{**OPTIONS.get(name, {}), **options})
 
 
 def batch(paradigm, size: int = 4):
@@ -42,6 +42,7 @@ LATER = (
     "next-token-energy",
     "uniform-diffusion",
     "block-diffusion",
+    "next-scale",
     "mean-flow",
     "next-cell",
     "normalizing-flow",
@@ -79,7 +80,7 @@ def test_guidance_of_one_is_no_guidance_bit_for_bit(name: str) -> None:
     assert set(calls) == {len(condition)}
 
 
-@pytest.mark.parametrize("name", ["masked-token", "next-token", "mar-discrete", "block-diffusion"])
+@pytest.mark.parametrize("name", ["masked-token", "next-token", "mar-discrete", "block-diffusion", "next-scale"])
 def test_cross_entropy_starts_at_ln_v(name: str) -> None:
     paradigm = build(name)
     tokens, condition = batch(paradigm, 64)

@@ -22,7 +22,7 @@ from bench.model import build_meta, build_paradigm
 from bench.paradigm import Paradigm
 from bench.parametrization import EPS, Role, Scaling, build_scaled, parameter_groups, scaled_config, scaling
 from bench.registry import BUILT_INS, load
-from bench.testing import CONDITIONS, SPACES, example_batch
+from bench.testing import CONDITIONS, SPACES, example_batch, example_space
 from bench.train.lightning_module import TrainingModule
 from paradigms.diffusion import Diffusion
 
@@ -54,7 +54,7 @@ def make_run(paradigm: str, size: Size, base: Size | None, seed: int = 0, rate: 
 
 
 def make(paradigm: str, size: Size, base: Size | None, seed: int = 0) -> Paradigm:
-    return build_paradigm(make_run(paradigm, size, base, seed), SPACES[load(paradigm).reads], CONDITIONS)
+    return build_paradigm(make_run(paradigm, size, base, seed), example_space(load(paradigm)), CONDITIONS)
 
 
 def of(width: int, depth: int = BASE.depth) -> Size:
@@ -120,6 +120,12 @@ ROLES: dict[str, dict[str, Role]] = {
         "head.weight": "output",
     },
     "block-diffusion": {"embed_tokens.weight": "input", "positions": "input", "head.logits.weight": "output"},
+    "next-scale": {
+        "embed_image.weight": "input",
+        "positions": "input",
+        "scale_embedding": "input",
+        "head.logits.weight": "output",
+    },
     "next-token-energy": {
         "head.embed_condition.weight": "output",
         "head.embed_noise.weight": "fixed",
@@ -331,7 +337,7 @@ def test_activations_keep_their_size_in_width(paradigm: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("paradigm", ["uniform-diffusion", "block-diffusion", "next-token-energy"])
+@pytest.mark.parametrize("paradigm", ["uniform-diffusion", "block-diffusion", "next-scale", "next-token-energy"])
 def test_activations_of_later_paradigms_keep_their_size_in_width(paradigm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At masked-token's rate, since theirs have not been searched."""
     monkeypatch.setitem(RATES, paradigm, RATES["masked-token"])

@@ -21,8 +21,8 @@ from bench.prepare.networks import own_networks
 from bench.results.columns import DECILES
 from bench.results.folder import Results
 
-TWINS = ("autoencoder-kl", "autoencoder-fsq")
-REBUILT = {"autoencoder-kl": 0.98, "autoencoder-fsq": 0.97}
+TWINS = ("autoencoder-kl", "autoencoder-fsq", "autoencoder-scales")
+REBUILT = {"autoencoder-kl": 0.98, "autoencoder-fsq": 0.97, "autoencoder-scales": 0.97}
 """Least share of level 1's reconstructions that the verifier reads as the caption says."""
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from spaces import CODES, CONDITIONS, LATENTS
+from spaces import CODES, CONDITIONS, LATENTS, SCALES, space_of
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -32,6 +32,7 @@ FIRST_LAYERS = {
     "mar-discrete": lambda d, hidden: 0,
     "uniform-diffusion": lambda d, hidden: 256 * d,
     "block-diffusion": lambda d, hidden: 0,
+    "next-scale": lambda d, hidden: SCALES.num_tokens * 3 * d,
     "mar": lambda d, hidden: (LATENTS.num_tokens - hidden) * LATENTS.channels * d + 3 * hidden * 48 * (LATENTS.channels + 32),
     "next-token-continuous": lambda d, hidden: 15 * LATENTS.channels * d + 3 * 16 * 48 * (LATENTS.channels + 32),
 }
@@ -41,7 +42,7 @@ FIRST_LAYERS = {
 def build(cls, device: str = "meta", config: BackboneConfig = CONFIG, **options):
     with torch.device(device):
         torch.manual_seed(0)
-        return cls(config, LATENTS if cls.reads == "latents" else CODES, CONDITIONS, **options)
+        return cls(config, space_of(cls), CONDITIONS, **options)
 
 
 def meter_of(cls, **options) -> FlopMeter:

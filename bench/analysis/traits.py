@@ -87,6 +87,13 @@ BUILT_INS: Mapping[str, Traits] = {
         "loss": "cross-entropy",
         "tokens": "codes",
     },
+    "next-scale": {
+        "order": "coarse to fine",
+        "attention": "by scales",
+        "tokens_per_step": "a scale",
+        "loss": "cross-entropy",
+        "tokens": "codes",
+    },
 }
 """At their default options; where tokens_per_step is missing the sampler's steps decide it."""
 DEFAULT_STEPS = 16
@@ -138,12 +145,16 @@ def num_tokens(data: Any, tokenizer: str) -> int | None:
     if isinstance(data, str):
         world, group = re.fullmatch(r"([a-z]+)(\d+)", data), 2 if tokenizer.endswith("-grouped") else 1
         patch = WORLD_PATCHES.get(world[1]) if world else None
-        return (int(world[2]) // (patch * group)) ** 2 if world and patch else None
+        side = int(world[2]) // (patch * group) if world and patch else 0
+        sides = [2**power for power in range(side.bit_length())] if tokenizer.endswith("-scales") else [side]
+        return sum(each**2 for each in sides) or None
     if not isinstance(data, Mapping):
         return None
     config = (data.get("tokenizers") or {}).get(tokenizer) or {"part": tokenizer}
     autoencoder = (data.get("autoencoders") or {}).get(config.get("part"))
     if not autoencoder:
         return None
+    if autoencoder.get("scales") and not config.get("before_quantization"):
+        return sum(int(side) ** 2 for side in autoencoder["scales"])
     pixels_per_token = int(autoencoder.get("stride") or autoencoder["patch"]) * int(config.get("group", 1))
     return (int(data.get("resolution") or autoencoder["resolution"]) // pixels_per_token) ** 2

@@ -84,7 +84,7 @@ class ImageData:
                 return PretrainedConfig(**part)
             if "levels" not in part:
                 return PixelConfig(**part)
-            return AutoencoderConfig(**{**part, "levels": tuple(part["levels"])})
+            return AutoencoderConfig(**{**part, "levels": tuple(part["levels"]), "scales": tuple(part.get("scales", ()))})
 
         return cls(
             **{

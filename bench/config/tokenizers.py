@@ -23,6 +23,9 @@ class AutoencoderConfig:
     period: int = 1
     """Side, in tokens, of the fields that images are made of. Tokens know their place in their field, so that those of a field
     can divide among them what they say. 1: none."""
+    scales: tuple[int, ...] = ()
+    """Sides of the grids that an image's codes are made of (fsq), coarse to fine up to `grid`; each explains what the coarser
+    ones leave (Tian et al. 2024, section 3.2). Empty: one grid."""
 
     @property
     def grid(self) -> int:

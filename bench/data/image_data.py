@@ -194,6 +194,8 @@ class TokenizedImages(TokenizedData):
         autoencoder, weights = asdict(self.autoencoder_config(config.part)), self._weights_hash(config.part)
         for key in ("source", "sha256", "period"):  # photographs are not made of fields
             autoencoder.pop(key, None)
+        if not autoencoder.get("scales"):  # as before there were any
+            autoencoder.pop("scales", None)
         content = json.dumps([weights, autoencoder, asdict(config)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12] if weights else ""
 

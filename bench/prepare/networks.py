@@ -100,7 +100,8 @@ def missing_networks(dataset: TokenizedData) -> tuple[str, ...]:
 def train_networks(dataset: TokenizedData, recipe: NetworkRecipe, networks: tuple[str, ...], display: Display) -> None:
     """Train the named networks and write their weights where the dataset looks for them, each file whole or not at all."""
     discrete = recipe.discrete_steps or recipe.autoencoder_steps
-    other = {"autoencoder-fsq": discrete, CLIP: recipe.clip_steps, PROBE: recipe.probe_steps, CLASSIFIER: recipe.classifier_steps}
+    other = {CLIP: recipe.clip_steps, PROBE: recipe.probe_steps, CLASSIFIER: recipe.classifier_steps}
+    other |= dict.fromkeys(("autoencoder-fsq", "autoencoder-scales"), discrete)
     for network in networks:
         target = dataset.weights_file(network)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ OCCUPIED_SHARE = 0.75
 WHITENING_SHARE = 0.3
 """Of the fields of the sheets on which the latents' mean and deviation are measured: between levels 1 (.44) and 2 (.16)."""
 CONTINUOUS = "autoencoder-kl"
-"""The twin that is trained first; the discrete one begins with its trunk."""
+"""The twin that is trained first; the discrete ones begin with its trunk."""
 CLIP_HIDDEN = 128
 CLIP_SPLITS: tuple[SpriteSplit, ...] = ("train", "held_out", "uniform")
 RECIPE = NetworkRecipe(

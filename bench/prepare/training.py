@@ -23,7 +23,7 @@ class NetworkRecipe:
     seed: int = 0
     autoencoder_steps: int = 14_000
     discrete_steps: int | None = None
-    """Of the discrete twin where it begins with the continuous one's trunk; None: both are trained alike, from the start."""
+    """Of a discrete twin where it begins with the continuous one's trunk; None: both are trained alike, from the start."""
     autoencoder_batch_images: int = 32
     autoencoder_learning_rate: float = 2e-3
     kl_weight: float = 1e-2

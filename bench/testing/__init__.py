@@ -4,7 +4,7 @@ for a tokenizer `check_tokenizer(cls, resolution)`.
 Each finding is one sentence. It checks the contract, not the quality of the images, on a CPU in less than a minute.
 """
 
-from bench.testing.example import BACKBONE, BATCH, CONDITIONS, SPACES, build, draw, example_batch, shake
+from bench.testing.example import BACKBONE, BATCH, CONDITIONS, SPACES, build, draw, example_batch, example_space, shake
 from bench.testing.learning import descend, learn
 from bench.testing.suite import check_paradigm, paradigm_checks
 from bench.testing.tokenizer_checks import check_tokenizer
@@ -20,6 +20,7 @@ __all__ = [
     "descend",
     "draw",
     "example_batch",
+    "example_space",
     "learn",
     "paradigm_checks",
     "shake",

@@ -13,7 +13,17 @@ from bench.flops.meter import FlopMeter, LossForward
 from bench.flops.sampling import count_sampling
 from bench.flops.step import StepCounter, count_step
 from bench.paradigm import Paradigm
-from bench.testing.example import BACKBONE, BATCH, CONDITIONS, SPACES, build, draw, example_batch, seeded_loss, takes_guidance
+from bench.testing.example import (
+    BACKBONE,
+    BATCH,
+    CONDITIONS,
+    build,
+    draw,
+    example_batch,
+    example_space,
+    seeded_loss,
+    takes_guidance,
+)
 from bench.testing.harness import replaced
 
 STEPS = (2, 4)
@@ -53,7 +63,7 @@ def check_training_cost(cls: type[Paradigm], **options: object) -> list[str]:
     """A step's count on meta is what really runs, by torch's counter with the attention that it can see."""
     meter = FlopMeter(_meta(cls, options), CONDITIONS, "meta-v2")
     real = LossForward(build(cls, **options))
-    tokens, condition = example_batch(SPACES[cls.reads])
+    tokens, condition = example_batch(example_space(cls))
     inputs = tokens, condition.tokens, condition.null
     for seed in range(2):
         torch.manual_seed(seed)

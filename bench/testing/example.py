@@ -16,6 +16,19 @@ SPACES = {
     "latents": TokenSpace(kind="latents", grid=3, channels=4),
     "codes": TokenSpace(kind="codes", grid=3, vocabulary=32),
 }
+"""Of one grid, by what a paradigm reads."""
+SCALES = TokenSpace(
+    kind="codes",
+    grid=4,
+    vocabulary=32,
+    scales=(1, 2, 4),
+    code_vectors=torch.randn(32, 3, generator=torch.Generator("cpu").manual_seed(0), device="cpu"),
+)
+
+
+def example_space(cls: type[Paradigm]) -> TokenSpace:
+    """A small space of tokens that a paradigm takes, by what it declares."""
+    return SCALES if cls.grids == "several" else SPACES[cls.reads]
 
 
 def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Condition]:
@@ -29,7 +42,7 @@ def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple
 def build(cls: type[Paradigm], **options: object) -> Paradigm:
     """A tiny seeded instance."""
     torch.manual_seed(0)
-    return cls(BACKBONE, SPACES[cls.reads], CONDITIONS, **options)
+    return cls(BACKBONE, example_space(cls), CONDITIONS, **options)
 
 
 def seeded_loss(paradigm: Paradigm, tokens: Tensor, condition: Condition, seed: int = 0) -> Tensor:

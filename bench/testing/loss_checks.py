@@ -19,6 +19,8 @@ def check_declaration(cls: type[Paradigm], **_: object) -> list[str]:
             return [f"class variable {name!r} is missing"]
     if cls.reads not in SPACES:
         return [f"reads is {cls.reads!r}; it must be 'latents' or 'codes'"]
+    if cls.grids not in ("one", "any", "several"):
+        return [f"grids is {cls.grids!r}; it must be 'one', 'any' or 'several'"]
     return []
 
 

@@ -1,4 +1,5 @@
-"""The twin image autoencoders: one trunk, a continuous (KL) or a discrete (FSQ) bottleneck on the same token grid.
+"""The twin image autoencoders: one trunk, a continuous (KL) or a discrete (FSQ) bottleneck on the same token grid, the latter of
+one scale or of several.
 
 Letters: B images, N tokens, C latent channels, D trunk width, P patch side, H resolution.
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from bench.config.tokenizers import AutoencoderConfig
 from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.pixels import from_patches, to_patches
+from bench.tokenizers.residual import ResidualQuantizer
 
 
 class ResidualMLP(nn.Module):
@@ -101,7 +103,7 @@ class Autoencoder(ImageAutoencoder):
         if self.discrete:
             from vector_quantize_pytorch import FSQ  # imported late: takes seconds, and planning builds no autoencoder
 
-            self.quantizer = FSQ(levels=list(c.levels))
+            self.quantizer = ResidualQuantizer(c.levels, c.scales) if c.scales else FSQ(levels=list(c.levels))
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.encode_raw(images)
@@ -139,6 +141,7 @@ class Autoencoder(ImageAutoencoder):
         """
         with safe_open(path, framework="pt") as file:
             config = json.loads(file.metadata()["config"])
-        model = cls(AutoencoderConfig(**{**config, "levels": tuple(config["levels"])}))
+        tuples = {name: tuple(config.get(name, ())) for name in ("levels", "scales")}
+        model = cls(AutoencoderConfig(**{**config, **tuples}))
         model.load_state_dict(load_file(path))
         return model.eval().requires_grad_(False)

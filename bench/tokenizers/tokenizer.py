@@ -5,12 +5,15 @@ Letters: B images, N tokens, C latent channels, H resolution.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from bench.config.tokenizers import ImageAutoencoderConfig, TokenizerConfig
 from bench.paradigm import TokenSpace
 from bench.tokenizers.base import ImageAutoencoder
+from bench.tokenizers.residual import code_vectors
 
 
 def token_space(config: TokenizerConfig, autoencoder: ImageAutoencoderConfig) -> TokenSpace:
@@ -26,7 +29,10 @@ def token_space(config: TokenizerConfig, autoencoder: ImageAutoencoderConfig) ->
         )
     grid = autoencoder.grid // config.group
     if discrete:
-        return TokenSpace(kind="codes", grid=grid, vocabulary=autoencoder.num_codes)
+        codes = TokenSpace(kind="codes", grid=grid, vocabulary=autoencoder.num_codes)
+        if not isinstance(autoencoder, AutoencoderConfig):
+            return codes
+        return replace(codes, scales=autoencoder.scales, code_vectors=code_vectors(autoencoder.levels))
     return TokenSpace(kind="latents", grid=grid, channels=autoencoder.num_channels * config.group**2)
 
 
