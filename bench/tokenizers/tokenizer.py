@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from bench.config.tokenizers import ImageAutoencoderConfig, TokenizerConfig
+from bench.config.tokenizers import AutoencoderConfig, ImageAutoencoderConfig, TokenizerConfig
 from bench.paradigm import TokenSpace
 from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.residual import code_vectors
