@@ -67,10 +67,11 @@ def make_forecast(analysis: Analysis, budget: float) -> dict[str, Any]:
         rows[name] = sorted(str(run) for run in analysis.best_runs(name)["run_id"])
     if not predictions:
         raise ValueError(f"nothing to forecast from: {lacking[0] if lacking else 'no finished run'}")
+    used = analysis.frame[analysis.frame["run_id"].isin({run for runs in rows.values() for run in runs})]["flops_budget"]
     content = {
         "budget": budget,
         "protocol": str(analysis.frame["protocol"].dropna().iloc[0]),
-        "fitted_budgets": [analysis.budgets[0], analysis.budgets[-1]],
+        "fitted_budgets": [float(used.min()), float(used.max())],
         "predictions": predictions,
         "best_sizes": sizes,
         "lacking": lacking,
