@@ -51,6 +51,17 @@ def test_it_is_the_same_when_made_again_and_survives_json(forecast: dict, frame:
     assert check_forecast(json.loads(json.dumps(forecast)), frame) == ""
 
 
+def test_budgets_may_be_whole_numbers_as_in_a_file() -> None:
+    """A table that was read has integers, and rungs that were measured by their loss alone belong to the range."""
+    frame = synthetic.table(np.logspace(15, 17.5, 6).round(), num_sizes=3, raw=False)
+    frame["flops_budget"] = frame["flops_budget"].astype("int64")
+    low = frame["flops_budget"].min()
+    frame.loc[frame["flops_budget"] == low, ["fid", "kid", "prompt_accuracy"]] = np.nan
+    made = json.loads(json.dumps(make_forecast(analyse(frame, num_draws=60), 1e18)))
+    assert made["fitted_budgets"] == [float(low), float(frame["flops_budget"].max())]
+    assert {said["metric"] for said in made["predictions"]} == {"validation_loss"}
+
+
 def test_changes_after_the_fact_are_seen(forecast: dict, frame: pd.DataFrame) -> None:
     better = json.loads(json.dumps(forecast))
     better["predictions"][0]["high"] *= 2
