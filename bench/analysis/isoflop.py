@@ -107,11 +107,13 @@ def optimal_path(
     refused = not_positive(values)
     if refused:
         return OptimalPath(what, missing=refused)
-    names, level = np.unique(budgets, return_inverse=True)
-    counts = [len(np.unique(sizes[level == index])) for index in range(len(names))]
-    if len(names) < MIN_PATH_BUDGETS or min(counts, default=0) < 3 or max(counts) < MIN_SIZES:
-        found = f"{len(names)} with {min(counts, default=0)} to {max(counts, default=0)} sizes"
-        return OptimalPath(what, missing=f"a path needs {MIN_PATH_BUDGETS} budgets with 3 sizes or more each; there are {found}")
+    counts = {budget: len(np.unique(sizes[budgets == budget])) for budget in np.unique(budgets)}
+    shaped = np.isin(budgets, [budget for budget, count in counts.items() if count >= 3])  # two sizes have no shape
+    names, level = np.unique(budgets[shaped], return_inverse=True)
+    if len(names) < MIN_PATH_BUDGETS or max(counts.values()) < MIN_SIZES:
+        wanted = f"{MIN_PATH_BUDGETS} budgets with 3 sizes or more each, {MIN_SIZES} somewhere"
+        return OptimalPath(what, missing=f"a path needs {wanted}; there are {len(names)} of {len(counts)}")
+    budgets, sizes, values, ladders = budgets[shaped], sizes[shaped], values[shaped], ladders[shaped]
     log_c, x = np.log(budgets), np.log(sizes)
     middle_c, middle_x = log_c.mean(), x.mean()
     x, z = x - middle_x, log_c - middle_c
