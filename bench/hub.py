@@ -5,17 +5,42 @@ Nothing is downloaded unless `--download` is given: `forbid_downloads` sets the 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
-from bench.files import file_hash
+from bench.files import file_hash, read_json, write_text
+
+T = TypeVar("T")
 
 
 def cache_root() -> Path:
     """Where the suite keeps what is made once: of data sets of images, and of this machine."""
     given = os.environ.get("PARADIGM_BENCH_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "paradigm-bench"
+
+
+def once_per_machine(what: str, key: object, find: Callable[[], T]) -> T:
+    """What `find` says of this machine, a value of JSON: kept in the cache, and found anew where it was not kept or is damaged.
+
+    Args:
+        what: names the file.
+        key: whose text decides whether what was kept still holds.
+    """
+    path = cache_root() / f"{what}-{hashlib.sha256(str(key).encode()).hexdigest()[:12]}.json"
+    try:
+        kept: T = read_json(path)["found"]
+        return kept
+    except (OSError, ValueError, KeyError):
+        found = find()
+    with contextlib.suppress(OSError):  # a home that cannot be written: found anew each time
+        write_text(path, json.dumps({"of": str(key), "found": found}) + "\n")
+    return found
 
 
 SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")

@@ -9,9 +9,7 @@ instructions is set for this process and all that it starts.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.hub import cache_root
+from bench.hub import once_per_machine
 
 LIMIT = "ONEDNN_MAX_CPU_ISA"
 """oneDNN's own variable (its documentation, "CPU Dispatcher Control"); read at its first use, so set before torch is loaded."""
@@ -95,20 +93,7 @@ def _remembered(name: str, flags: frozenset[str]) -> str:
     """The limit that this machine needs, tried once and kept in the cache."""
     found = importlib.util.find_spec("torch")
     torch_state = f"{found.origin}-{Path(found.origin).stat().st_mtime_ns}" if found and found.origin else ""
-    key = hashlib.sha256(f"{name}-{sorted(flags)}-{torch_state}".encode()).hexdigest()[:12]
-    path = cache_root() / f"processor-{key}.json"
-    try:
-        return str(json.loads(path.read_text())["limit"])
-    except (OSError, ValueError, KeyError, TypeError):
-        limit = needed_limit()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"processor": name, "limit": limit}))
-        partial.replace(path)
-    except OSError:  # a home that cannot be written: tried anew each time
-        pass
-    return limit
+    return once_per_machine("processor", (name, sorted(flags), torch_state), needed_limit)
 
 
 def settle() -> None:

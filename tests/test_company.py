@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.hub import cache_root
 from bench.plan import company
 
 
@@ -29,7 +30,7 @@ def test_processes_that_share_a_core_keep_half(monkeypatch: pytest.MonkeyPatch) 
         "        fcntl.flock(lock, fcntl.LOCK_UN); time.sleep(0.0005)\n"
         "    print(count, flush=True)\n"
     )
-    monkeypatch.setattr(company, "STEPS", shared.format(folder=str(company.cache_root().parent)))
+    monkeypatch.setattr(company, "STEPS", shared.format(folder=str(cache_root().parent)))
     assert 0.3 < company.measure(2) < 0.75
 
 
@@ -40,7 +41,7 @@ def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert company.kept_speed(64) == 0.6
     assert measured == [2, company.MOST_PROCESSES]
     assert company.kept_speed(1) == 1.0
-    next(company.cache_root().glob("company-*.json")).write_text("{}")
+    next(cache_root().glob("company-*.json")).write_text("{}")
     assert {company.kept_speed(2), company.kept_speed(64)} == {0.6}
 
 

@@ -1,7 +1,6 @@
 """The report of a table: files, page, and what a poor table leaves of them."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from bench.analysis.comparison import analyse
 from bench.analysis.forecast import add_forecast, make_forecast
+from bench.report.figures import tuning_charts
 from bench.report.page import write_report
 from bench.report.samples import MISSED, OBEYED
+from bench.report.tables import tuning
 from bench.results.columns import ALL_COLUMNS, COLUMNS, column_dictionary
 from bench.results.folder import Results
-from bench.results.table import load_table
+from bench.results.table import load_search, load_table
 
 RESULTS = Path(__file__).parent.parent / "results"
 BUDGETS = np.logspace(17, 19.5, 6)
@@ -146,29 +147,26 @@ def test_a_report_removes_an_earlier_ones_figures_and_nothing_else(tmp_path: Pat
     assert "figures are not drawn" in (tmp_path / "report.html").read_text()
 
 
-def test_tuning_is_a_section_with_its_edges(tmp_path: Path) -> None:
-    """The default's search: six rates for each method, and none of the best is at an edge."""
-    for name in ("shapes-reference", "shapes-learning-rates"):
-        (tmp_path / name).mkdir()
-        for file in ("table.csv", "experiment.json"):
-            shutil.copy(RESULTS / name / file, tmp_path / name / file)
-    write_report(Results(tmp_path / "shapes-reference"))
-    page = (tmp_path / "shapes-reference" / "report.html").read_text()
-    section = page[page.index('id="tuning-section"') : page.index('id="runs-section"')]
-    assert "6 learning rates tried for every method." in section
-    assert "6 sampler settings tried for every method." in section
-    assert "<td>learning rate</td>" not in section
-    for figure in ("learning-rates-fid", "learning-rates-prompt-accuracy", "fid-against-guidance"):
-        assert f'id="{figure}"' in section
-        assert (tmp_path / "shapes-reference" / "figures" / f"{figure}.png").exists()
+def test_tuning_says_counts_rates_and_edges() -> None:
+    """The default's search: six rates for each method, none of the best at an edge; four pairs of temperature and guidance."""
+    results = Results(RESULTS / "shapes-reference")
+    analysis, search = analyse(load_table(results.root), num_draws=60), load_search(results)
+    said = tuning(analysis, search)
+    assert said["counts"] == ["4 sampler settings tried for every method.", "6 learning rates tried for every method."]
+    assert {row[1] for row in said["rates"]} == set(analysis.methods)
+    assert said["edges"]
+    assert "learning rate" not in {row[1] for row in said["edges"]}
+    drawn = {chart.name for chart in tuning_charts(analysis, search) if not chart.missing}
+    assert {"learning-rates-fid", "learning-rates-prompt-accuracy"} <= drawn
 
 
-def test_unequal_tuning_is_said(tmp_path: Path) -> None:
+def test_unequal_tuning_is_said() -> None:
     frame = synthetic.table(BUDGETS[:2], num_sizes=1, num_seeds=1, raw=False)
     more = frame[(frame["split"] == "validation") & (frame["method"] == "mar")].assign(guidance=2.5)
-    write_report(synthetic.write(tmp_path, pd.concat([frame, more], ignore_index=True)))
-    page = (tmp_path / "report.html").read_text()
-    assert "Unequal numbers of sampler settings tried: diffusion 1, next-token 1, masked-token 1, mar 2." in page
+    said = tuning(analyse(pd.concat([frame, more], ignore_index=True), num_draws=60), None)
+    assert said["counts"][0].startswith(
+        "Unequal numbers of sampler settings tried: diffusion 1, next-token 1, masked-token 1, mar 2."
+    )
 
 
 def test_samples_show_words_and_verdicts(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_machine_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert os.environ[processor.LIMIT] == "AVX512_CORE_BF16"
     assert tried == [1]
     (kept,) = tmp_path.glob("processor-*.json")
-    assert json.loads(kept.read_text())["limit"] == "AVX512_CORE_BF16"
+    assert json.loads(kept.read_text())["found"] == "AVX512_CORE_BF16"
     kept.write_text("damaged")
     os.environ.pop(processor.LIMIT)
     processor.settle()

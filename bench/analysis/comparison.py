@@ -57,6 +57,12 @@ class Analysis:
         return replace(metric, label=f"{metric.label}, {' and '.join(judges)}") if judges else metric
 
     @cached_property
+    def protocol(self) -> str:
+        """The protocol of the finished rows; empty where there is none."""
+        found = self.frame[self.frame["status"] == "done"]["protocol"].dropna().unique()
+        return str(found[0]) if len(found) else ""
+
+    @cached_property
     def methods(self) -> list[str]:
         """Methods with a finished row on test conditions, or a run that was measured by its loss alone."""
         return methods_of(pd.concat([finished_rows(self.frame), loss_rows(self.frame)]))

@@ -70,7 +70,7 @@ def make_forecast(analysis: Analysis, budget: float) -> dict[str, Any]:
     used = analysis.frame[analysis.frame["run_id"].isin({run for runs in rows.values() for run in runs})]["flops_budget"]
     content = {
         "budget": budget,
-        "protocol": str(analysis.frame["protocol"].dropna().iloc[0]),
+        "protocol": analysis.protocol,
         "fitted_budgets": [float(used.min()), float(used.max())],
         "predictions": predictions,
         "best_sizes": sizes,
@@ -136,9 +136,8 @@ def score_forecast(forecast: Mapping[str, Any], analysis: Analysis) -> list[Fore
     Raises:
         ValueError: when the table has another protocol.
     """
-    protocols = {str(p) for p in analysis.frame["protocol"].dropna()}
-    if protocols and protocols != {forecast["protocol"]}:
-        raise ValueError(f"the forecast is of protocol {forecast['protocol']}, the table of {', '.join(sorted(protocols))}")
+    if analysis.protocol not in {"", forecast["protocol"]}:
+        raise ValueError(f"the forecast is of protocol {forecast['protocol']}, the table of {analysis.protocol}")
     scores = []
     for said in forecast["predictions"]:
         metric = METRICS[said["metric"]]

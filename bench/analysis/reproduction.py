@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from bench.analysis.comparison import Analysis
 from bench.analysis.intervals import Interval
 from bench.analysis.metrics import METRICS, SIZE, Metric
-from bench.analysis.noise import cell_means
+from bench.analysis.scaling import pooled_deviation
 from bench.analysis.welch import ERROR_RATE
 from bench.progress import format_number
 
@@ -46,19 +46,20 @@ class Reproduced:
 
 def reproduced(sweep: Analysis, reference: Analysis) -> list[Reproduced]:
     """Every cell that both have, of metrics and methods whose noise the reference knows; empty where the protocols differ."""
-    if _protocols(sweep) != _protocols(reference):
+    if sweep.protocol != reference.protocol:
         return []
     found = []
     for name in REPRODUCED:
-        metric, mine, theirs = METRICS[name], sweep.rows(name), reference.best_runs(name)
+        metric, rows, best = METRICS[name], reference.rows(name), reference.best_runs(name)
+        mine = dict(iter(sweep.rows(name).groupby(CELL)))
         for method in [method for method in reference.methods if method in sweep.methods]:
-            noise = seed_deviation(metric, reference.rows(name).query("method == @method"))
+            noise = seed_deviation(metric, rows[rows["method"] == method])
             if noise is None:
                 continue
             deviation, freedom = noise
-            for key, cell in theirs[theirs["method"] == method].groupby(CELL):
-                own = mine.merge(pd.DataFrame([key], columns=CELL), on=CELL)
-                if own.empty:
+            for key, cell in best[best["method"] == method].groupby(CELL):
+                own = mine.get(key)
+                if own is None:
                     continue
                 reach = float(student.ppf(1 - ERROR_RATE / 2, freedom)) * deviation * np.sqrt(1 / len(cell) + 1 / len(own))
                 middle = float(metric.scaled(cell).mean())
@@ -69,11 +70,6 @@ def reproduced(sweep: Analysis, reference: Analysis) -> list[Reproduced]:
     return found
 
 
-def _protocols(analysis: Analysis) -> set[str]:
-    frame = analysis.frame
-    return {str(name) for name in frame[frame["status"] == "done"]["protocol"].dropna()}
-
-
 def seed_deviation(metric: Metric, rows: pd.DataFrame) -> tuple[float, int] | None:
     """Standard deviation between seeds of one method's rows on the metric's scale, pooled over cells, and its degrees of freedom;
     None where no cell has two seeds. It is at least the error that one value has at its seed."""
@@ -81,9 +77,7 @@ def seed_deviation(metric: Metric, rows: pd.DataFrame) -> tuple[float, int] | No
     freedom = len(rows) - len(np.unique(cells))
     if freedom < 1:
         return None
-    values = metric.scaled(rows)
-    squares = float(((values - cell_means(values, cells)[cells]) ** 2).sum())
-    return max(float(np.sqrt(squares / freedom)), metric.sample(rows).error), freedom
+    return max(pooled_deviation(metric.scaled(rows), cells), metric.sample(rows).error), freedom
 
 
 def reproduction_summary(found: Sequence[Reproduced]) -> str:

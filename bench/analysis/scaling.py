@@ -221,8 +221,8 @@ def held_out_error(budgets: Array, means: Array, weights: Array, *, offset: bool
     return float(abs(law(budgets[-1])[0] / means[-1] - 1))
 
 
-def pooled_deviation(log_values: Array, cells: Indices) -> float:
-    """Standard deviation of log values (n,) between runs of one cell, pooled over cells with more than one; else NaN."""
+def pooled_deviation(values: Array, cells: Indices) -> float:
+    """Standard deviation of values (n,) between runs of one cell, pooled over cells with more than one; else NaN."""
     freedom = len(cells) - len(np.unique(cells))
-    squares = ((log_values - cell_means(log_values, cells)[cells]) ** 2).sum()
+    squares = ((values - cell_means(values, cells)[cells]) ** 2).sum()
     return math.sqrt(float(squares) / freedom) if freedom else math.nan

@@ -54,11 +54,9 @@ def check_one_protocol(sweeps: Mapping[str, Analysis]) -> str:
     """
     known: dict[str, str] = {}
     for name, analysis in sweeps.items():
-        frame = analysis.frame
-        found = frame[frame["status"] == "done"]["protocol"].dropna().unique()
-        if not len(found):
+        if not analysis.protocol:
             raise ValueError(f"{name} has no finished run; there is nothing to compare yet")
-        known[name] = str(found[0])
+        known[name] = analysis.protocol
     (first, protocol), *others = known.items()
     for name, other in others:
         if other != protocol:

@@ -84,7 +84,7 @@ def print_plan(made: Any, as_json: bool) -> None:
         f"of training on this machine ({machine.device}, {machine.num_workers} at a time, {machine.num_threads} threads each), "
         "evaluation apart"
     )
-    later = int((frame["flops_budget"] > made.up_to).sum())
+    later = len(made.runs) - len(made.asked)
     if later:
         print(f"{later} runs above UP_TO={made.up_to:.3g} are left for later")
     print(f"in all {made.total_flops:.3g} training FLOPs, {made.total_flops / made.budget:.3g} times BUDGET")

@@ -7,13 +7,10 @@ training steps in processes of their own, and kept in the cache.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import sys
 
-from bench.files import read_json, write_text
-from bench.hub import cache_root
+from bench.hub import once_per_machine
 from bench.processor import announced
 
 SECONDS = 1.0
@@ -45,18 +42,7 @@ def kept_speed(num_workers: int) -> float:
     if num_workers == 1:
         return 1.0
     name, flags = announced()
-    key = hashlib.sha256(f"{name}-{sorted(flags)}-{num_workers}".encode()).hexdigest()[:12]
-    path = cache_root() / f"company-{key}.json"
-    try:
-        return float(read_json(path)["kept"])
-    except (OSError, ValueError, KeyError, TypeError):
-        kept = measure(min(num_workers, MOST_PROCESSES))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"processor": name, "processes": num_workers, "kept": kept}) + "\n")
-    except OSError:  # a home that cannot be written: measured anew each time
-        pass
-    return kept
+    return once_per_machine("company", (name, sorted(flags), num_workers), lambda: measure(min(num_workers, MOST_PROCESSES)))
 
 
 def measure(num_processes: int) -> float:

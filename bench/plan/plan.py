@@ -57,7 +57,7 @@ class PlannedRun:
         return round(self.run.flops_budget / (self.flops_per_image * self.run.recipe.batch_size))
 
     def row(self, trunk_flops: float) -> dict[str, Any]:
-        """The run's row of plan.csv; its hours hold the trunk beyond the rung before, at trunk_flops, and its own cooldown."""
+        """Row of plan.csv; its hours hold the trunk beyond the rung before, at trunk_flops, and its own cooldown."""
         run = self.run
         images = self.steps * run.recipe.batch_size
         flops = run.branch_flops - trunk_flops + run.cooldown_flops
@@ -114,6 +114,11 @@ class Plan:
             raise ValueError(f"UP_TO={up_to:.3g} leaves no run; the lowest rung has {lowest:.3g} training FLOPs")
         return replace(self, up_to=up_to)
 
+    @cached_property
+    def asked(self) -> frozenset[str]:
+        """run_ids of the runs that are done now."""
+        return frozenset(planned.run.run_id for planned in self.runs if planned.run.flops_budget <= self.up_to)
+
     @property
     def missing_tokenizers(self) -> list[str]:
         """Tokenizers whose weights are not on this machine."""
@@ -150,8 +155,8 @@ class Plan:
     @property
     def total_hours(self) -> float:
         """Training hours on this machine with all its workers busy, of the runs that are done now."""
-        now = self.frame[self.frame["flops_budget"] <= self.up_to]
-        return float(now["hours"].sum()) / self.machine.num_workers
+        hours = self.frame["hours"][self.frame["run_id"].isin(self.asked)]
+        return float(hours.sum()) / self.machine.num_workers
 
     @cached_property
     def identity(self) -> Identity:

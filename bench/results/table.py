@@ -102,14 +102,8 @@ def load_search(results: Results) -> pd.DataFrame | None:
     Raises:
         ValueError: when there is a folder whose table cannot be read.
     """
-    names = [results.root.resolve().name]
-    if results.experiment.exists():
-        names.append(str(read_json(results.experiment).get("name", "")))
-    for name in names:
-        beside = Results(results.root.resolve().with_name(f"{name}{SEARCH_ENDING}"))
-        if beside.table.exists():
-            return load_table(beside.root)
-    return None
+    found = _beside(results, *(f"{name}{SEARCH_ENDING}" for name in (results.root.resolve().name, _experiment_name(results))))
+    return load_table(found.root) if found else None
 
 
 def load_reference(results: Results) -> tuple[str, pd.DataFrame] | None:
@@ -119,14 +113,20 @@ def load_reference(results: Results) -> tuple[str, pd.DataFrame] | None:
     Raises:
         ValueError: when there is a folder whose table cannot be read.
     """
-    if not results.experiment.exists():
-        return None
-    root, name = results.root.resolve(), str(read_json(results.experiment).get("name", ""))
-    for ending in REFERENCE_ENDINGS if name else ():
-        beside = Results(root.with_name(f"{name}{ending}"))
-        if beside.table.exists():
-            return None if beside.root == root else (beside.root.name, load_table(beside.root))
-    return None
+    name = _experiment_name(results)
+    found = _beside(results, *(f"{name}{ending}" for ending in REFERENCE_ENDINGS)) if name else None
+    return (found.root.name, load_table(found.root)) if found and found.root != results.root.resolve() else None
+
+
+def _experiment_name(results: Results) -> str:
+    """Name of the experiment that the folder belongs to; empty where it belongs to none."""
+    return str(read_json(results.experiment).get("name", "")) if results.experiment.exists() else ""
+
+
+def _beside(results: Results, *names: str) -> Results | None:
+    """The first folder of these names beside this one that has a table; this one may be it."""
+    beside = (Results(results.root.resolve().with_name(name)) for name in names)
+    return next((folder for folder in beside if folder.table.exists()), None)
 
 
 def read_frame(path: Path | io.StringIO) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def missing_jobs(plan: Plan, results: Results) -> list[TrunkJob]:
     """One job per trunk that has a run to train or evaluate now, longest first."""
     jobs = []
     for job in _jobs(plan.identity, results, plan.machine):
-        asked = [run for run in job.runs if run.flops_budget <= plan.up_to]
+        asked = [run for run in job.runs if run.run_id in plan.asked]
         missing = tuple(run for run in asked if results.run_folder(run.run_id).record.status != "done")
         if missing:
             jobs.append(replace(job, runs=missing))

@@ -30,8 +30,7 @@ def run_sweep(plan: Plan, results: Results, dataset: TokenizedData, display: Dis
     """Do everything that the plan misses; returns the number of failed runs."""
     jobs = begin(plan, results, dataset, display)
     if not jobs:
-        asked = sum(planned.run.flops_budget <= plan.up_to for planned in plan.runs)
-        display.say(f"all {asked} runs are done; nothing to train")
+        display.say(f"all {len(plan.asked)} runs are done; nothing to train")
     else:
         make_worker = prepare_workers(plan.machine)
         encode_latents(plan, results, dataset, display)
