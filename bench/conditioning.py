@@ -37,17 +37,19 @@ class Condition:
 
     tokens: Tensor  # (B, M) int64 | (B, M, F) float32
     null: Tensor  # (B,) bool
+    features: Tensor | None = None  # (B, P, F) float32
+    """What a frozen network says of the images, for losses that read it (`Paradigm.reads_features`); a sampler gets none."""
 
     @classmethod
-    def of(cls, tokens: Tensor) -> Condition:
-        """Every image conditioned on its tokens (B, M) or (B, M, F)."""
-        return cls(tokens, torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device))
+    def of(cls, tokens: Tensor, features: Tensor | None = None) -> Condition:
+        """Every image conditioned on its tokens (B, M) or (B, M, F), perhaps with its features (B, P, F)."""
+        return cls(tokens, torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device), features)
 
     def __len__(self) -> int:
         return len(self.null)
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        return Condition(self.tokens[rows], self.null[rows])
+        return Condition(self.tokens[rows], self.null[rows], None if self.features is None else self.features[rows])
 
     def dropped(self, drop: Tensor) -> Condition:
         """The same with the condition of the images where drop (B,) is True hidden."""
@@ -55,7 +57,8 @@ class Condition:
 
     def to(self, device: torch.device) -> Condition:
         """The same on a device."""
-        return Condition(self.tokens.to(device), self.null.to(device))
+        features = None if self.features is None else self.features.to(device)
+        return Condition(self.tokens.to(device), self.null.to(device), features)
 
 
 class ConditionEmbedding(nn.Module):

@@ -1,6 +1,6 @@
 """The contract of a paradigm: one class, two methods, and a third where the likelihood of an image is known.
 
-Letters: B images, N tokens, C latent channels, V codes, M condition tokens.
+Letters: B images, N tokens, C latent channels, V codes, M condition tokens, P vectors with F feature channels.
 
 A plugin owns its embedding, its objective and its sampler. Everything else belongs to the harness: FLOPs, budget, optimizer, EMA,
 data order, condition dropout, latency, checkpoints, evaluation. It states no cost; what it runs is counted (docs/plugins.md says
@@ -23,7 +23,27 @@ from bench.backbone import Backbone, BackboneConfig
 from bench.conditioning import Condition, ConditionEmbedding, ConditionSpace, Guidance
 from bench.parametrization import Role, Scaling
 
-__all__ = ["Condition", "ConditionSpace", "Guidance", "Paradigm", "TokenSpace"]
+__all__ = ["Condition", "ConditionSpace", "FeatureSpace", "Guidance", "Paradigm", "TokenSpace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpace:
+    """What a frozen network says of an image beside its tokens."""
+
+    grid: int
+    """Side of the square grid of its vectors, in raster order."""
+    channels: int
+    flops: int
+    """Of the network for one image; billed with every image that a training step sees."""
+
+    @property
+    def num_vectors(self) -> int:
+        """P, vectors of an image."""
+        return self.grid**2
+
+    def example(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Random features of a batch, (B, P, F), on the current default device."""
+        return torch.randn(batch, self.num_vectors, self.channels, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +60,8 @@ class TokenSpace:
     tokens are the grids' in this order, each in raster order. Empty: one grid."""
     code_vectors: Tensor | None = field(default=None, compare=False, repr=False)
     """(V, C) float32 on the CPU: what the codes stand for, where it is known without weights."""
+    features: FeatureSpace | None = None
+    """Of a frozen network, where the loss reads them beside the tokens."""
 
     def __post_init__(self) -> None:
         ascending = all(coarse < fine for coarse, fine in itertools.pairwise(self.scales))
@@ -114,6 +136,9 @@ class Paradigm(nn.Module, ABC):
     """"latents": tokens are (B, N, C) float32, whitened (raw pixels: -1 to 1); "codes": (B, N) int64 below the vocabulary."""
     grids: ClassVar[Literal["one", "any", "several"]] = "one"
     """Which images it takes: those of one grid, "any" as a plain sequence of tokens, or those of several grids."""
+    reads_features: ClassVar[bool] = False
+    """Whether the loss reads features of a frozen network too: `condition.features`, from a tokenizer such as
+    "autoencoder-kl+autoencoder-fsq"."""
     loss_unit: str
     """What one unit of the loss is, for axis labels; an instance may name its own where an option decides it."""
     default_steps: ClassVar[int | None]
@@ -137,6 +162,10 @@ class Paradigm(nn.Module, ABC):
             sides = ", ".join(map(str, space.sides))
             wanted = "grids of several scales" if self.grids == "several" else "one grid of tokens"
             raise ValueError(f"{type(self).__name__} reads {wanted}, not grids of side {sides}; give it another tokenizer")
+        if self.reads_features != (space.features is not None):
+            wanted = "one with the tokenizer of its features behind a +" if self.reads_features else "one without a +"
+            does = "reads features" if self.reads_features else "reads no features"
+            raise ValueError(f"{type(self).__name__} {does} beside its tokens; give it another tokenizer, {wanted}")
         self.space = space
         self.backbone = Backbone(backbone)
         self.embed_condition = ConditionEmbedding(conditions, backbone.width)
@@ -150,7 +179,7 @@ class Paradigm(nn.Module, ABC):
 
         Args:
             tokens: as `reads` says.
-            condition: B conditions, some hidden by the harness.
+            condition: B conditions, some hidden by the harness, and the images' features where `reads_features` says so.
 
         Returns:
             loss per image (B,), finite, and scalars to log, which are computed on the meta device too.

@@ -41,6 +41,7 @@ BUILT_INS = {
     "mar": "paradigms.mar:MAR",
     "mar-discrete": "paradigms.mar:MARDiscrete",
     "pixel-diffusion": "paradigms.diffusion:PixelDiffusion",
+    "aligned-diffusion": "paradigms.aligned_diffusion:AlignedDiffusion",
     "mean-flow": "paradigms.mean_flow:MeanFlow",
     "next-cell": "paradigms.next_cell:NextCell",
     "normalizing-flow": "paradigms.normalizing_flow:NormalizingFlow",

@@ -30,15 +30,16 @@ def build(name: str, **options):
 
 
 def batch(paradigm, size: int = 4):
-    tokens, _ = example_batch(paradigm.space, size)
+    tokens, example = example_batch(paradigm.space, size)
     words = torch.randint(1, 14, (size, CONDITIONS.num_tokens), generator=torch.Generator().manual_seed(1))
-    return tokens, Condition.of(words)
+    return tokens, Condition.of(words, example.features)
 
 
 CHECKS = dict(paradigm_checks())
 
 
 LATER = (
+    "aligned-diffusion",
     "next-token-energy",
     "uniform-diffusion",
     "block-diffusion",

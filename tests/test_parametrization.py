@@ -281,7 +281,7 @@ def test_the_harness_gives_every_group_its_rate() -> None:
 RATES = {"diffusion": 6e-3, "masked-token": 4e-3, "next-token": 3e-3, "mar": 8e-3}
 """Those of experiments/shapes.py; MAR's head passes on so little in ten steps at its 1e-3 that no parametrization could fail."""
 STUDIED = tuple(RATES)
-RATES |= dict.fromkeys(("next-cell", "normalizing-flow", "pixel-diffusion"), 6e-3) | {"mean-flow": 3e-3}
+RATES |= dict.fromkeys(("next-cell", "normalizing-flow", "pixel-diffusion", "aligned-diffusion"), 6e-3) | {"mean-flow": 3e-3}
 """Not searched; mean-flow moves so far in ten steps at 6e-3 that widths 32 and 512 differ by .28 (docs/parametrization.md)."""
 IN_WIDTH = [name if name in STUDIED else pytest.param(name, marks=pytest.mark.slow) for name in RATES]
 WARMUP = 20

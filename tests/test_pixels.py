@@ -43,7 +43,7 @@ def test_pixels_survive_the_latent_cache(world: str, channels: int, tmp_path: Pa
     assert dataset.tokenizer_hash("pixels")
     fill_cache(tmp_path, 32, dataset.row_bytes("pixels"), dataset.encoder("pixels"), lambda _: None, chunk=32)
     data = TrainingData(tmp_path)
-    tokens, _ = data.batch(seed=0, step=0, batch=16)
+    tokens = data.batch(seed=0, step=0, batch=16)[0]
     rendered, _ = dataset.render_split(data.indices(0, 0, 16), "train")
     assert tokens.shape == (16, space.num_tokens, channels)
     assert float(tokens.abs().max()) <= 1

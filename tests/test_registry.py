@@ -12,7 +12,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
 
 
 def test_unknown_names_get_the_nearest_and_the_list() -> None:
-    with pytest.raises(ValueError, match=r"did you mean 'diffusion'\? known: block-diffusion, diffusion, mar, mar-discrete"):
+    with pytest.raises(ValueError, match=r"did you mean 'diffusion'\? known: aligned-diffusion, block-diffusion, diffusion, mar"):
         registry.load("difusion")
 
 

@@ -66,7 +66,7 @@ def test_images_beyond_the_cache_are_those_that_it_would_hold(tmp_path: Path, to
     assert len(part) == len(whole) == 64
     for step in range(9):
         assert (part.indices(0, step, 8) == whole.indices(0, step, 8)).all()
-        (tokens, words), (expected, expected_words) = part.batch(0, step, 8), whole.batch(0, step, 8)
+        (tokens, words, _), (expected, expected_words, _) = part.batch(0, step, 8), whole.batch(0, step, 8)
         assert torch.equal(words, expected_words)
         if tokens.dtype == torch.int64:
             assert torch.equal(tokens, expected)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from spaces import CODES, CONDITIONS, LATENTS
+from spaces import CODES, CONDITIONS, space_of
 from torch import Tensor
 
 from bench.backbone import BackboneConfig
@@ -146,8 +146,9 @@ def test_the_bound_of_exact_conditionals_is_the_exact_likelihood() -> None:
     + [("next-token-continuous", {"head": "mixture"})],
 )
 def test_densities_of_latents_are_no_bits(name: str, options: dict[str, object]) -> None:
-    paradigm = build(name, LATENTS, **options)
-    assert paradigm.negative_log_likelihood(*example_batch(LATENTS)) is None
+    space = space_of(load(name))
+    paradigm = build(name, space, **options)
+    assert paradigm.negative_log_likelihood(*example_batch(space)) is None
 
 
 def test_a_wrong_likelihood_is_refused() -> None:
@@ -220,11 +221,7 @@ def trained(method: str) -> Paradigm:
     paradigm = build_paradigm(run, dataset().space(chosen.tokenizer), dataset().conditions)
     source = images(chosen.tokenizer)
 
-    def batch(step: int) -> tuple[Tensor, Condition]:
-        tokens, condition_tokens = source.batch(100 + step)
-        return tokens, Condition.of(condition_tokens)
-
-    descend(paradigm, batch, 60, rate=4e-3)
+    descend(paradigm, lambda step: source.batch(100 + step), 60, rate=4e-3)
     return paradigm.eval()
 
 

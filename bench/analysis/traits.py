@@ -46,6 +46,13 @@ BUILT_INS: Mapping[str, Traits] = {
         "loss": "image diffusion",
         "tokens": "latents",
     },
+    "aligned-diffusion": {
+        "order": "none",
+        "attention": "bidirectional",
+        "tokens_per_step": "all",
+        "loss": "diffusion with alignment",
+        "tokens": "latents",
+    },
     "mean-flow": {
         "order": "none",
         "attention": "bidirectional",

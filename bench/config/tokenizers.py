@@ -115,6 +115,9 @@ class TokenizerConfig:
     group: int = 1
     """group x group neighbors become one token with group^2 times the channels, for autoencoders of a smaller stride (table 2,
     KL-8)."""
+    features: str = ""
+    """Name of a tokenizer whose latents, at their mean, the latent cache keeps beside the tokens: features of a frozen network. A
+    tokenizer called "a+b" has the tokens of a and the features of b."""
 
 
 TOKENIZERS = {

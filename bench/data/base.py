@@ -5,8 +5,11 @@ It knows no judge, and planning needs neither data nor weights.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from bench.config.tokenizers import ImageAutoencoderConfig, PixelConfig, PluginC
 from bench.data.latents import Encoded
 from bench.errors import nearest
 from bench.files import file_hash
-from bench.paradigm import TokenSpace
+from bench.paradigm import FeatureSpace, TokenSpace
 from bench.tokenizers.autoencoder import Autoencoder
 from bench.tokenizers.base import ImageAutoencoder
 from bench.tokenizers.pixels import Pixels
@@ -148,7 +151,7 @@ class TokenizedData(ABC):
         Raises:
             ValueError: naming the file that is missing and the command that makes or fetches it.
         """
-        for name in names:
+        for name in {part for given in names for part in given.split("+")}:
             if not self.tokenizer_hash(name):
                 self.autoencoder(self.tokenizer_config(name).part)
 
@@ -179,11 +182,16 @@ class TokenizedData(ABC):
         """Batches of training images (B, 3, H, H) uint8, on which latents of networks from elsewhere are whitened."""
 
     def tokenizer_config(self, name: str) -> TokenizerConfig:
-        """Which tokens a tokenizer's name means.
+        """Which tokens a tokenizer's name means; "a+b" are those of a, and features beside them from the latents of b.
 
         Raises:
-            ValueError: for an unknown name.
+            ValueError: for an unknown name, or features that are codes.
         """
+        tokens, _, features = name.partition("+")
+        if features:
+            if self.space(features).kind != "latents":
+                raise ValueError(f"tokenizer {name!r}: {features!r} gives codes; features are latents of another tokenizer")
+            return replace(self.tokenizer_config(tokens), features=features)
         if name in self.tokenizer_configs:
             return self.tokenizer_configs[name]
         if name not in (others := plugin_names()):
@@ -193,16 +201,36 @@ class TokenizedData(ABC):
     def tokenizer(self, name: str) -> Tokenizer:
         """A tokenizer with its weights, frozen."""
         config = self.tokenizer_config(name)
-        return Tokenizer(self.autoencoder(config.part), config)
+        return Tokenizer(self.autoencoder(config.part), config, self.tokenizer(config.features) if config.features else None)
 
     def tokenizer_hash(self, name: str) -> str:
         """Short hash of a tokenizer's weights; empty when they are not on this machine."""
-        return self.hash(self.tokenizer_config(name).part)
+        config = self.tokenizer_config(name)
+        return self.hash_with_features(name) if config.features else self.hash(config.part)
+
+    def hash_with_features(self, name: str) -> str:
+        """Short hash of two tokenizers, "a+b"; empty when the weights of one are not on this machine."""
+        tokens, _, features = name.partition("+")
+        both = [self.tokenizer_hash(tokens), self.tokenizer_hash(features)]
+        return hashlib.sha256("+".join(both).encode()).hexdigest()[:12] if all(both) else ""
 
     def space(self, tokenizer: str) -> TokenSpace:
         """A tokenizer's token space, known without its weights."""
         config = self.tokenizer_config(tokenizer)
-        return token_space(config, self.autoencoder_config(config.part))
+        space = token_space(config, self.autoencoder_config(config.part))
+        return replace(space, features=self._feature_space(config.features)) if config.features else space
+
+    def _feature_space(self, tokenizer: str) -> FeatureSpace:
+        """A tokenizer's latents as features, and what its network costs, which is counted once."""
+        if tokenizer not in self._features:
+            space = self.space(tokenizer)
+            flops = self.autoencoder(self.tokenizer_config(tokenizer).part).encoder_flops()
+            self._features[tokenizer] = FeatureSpace(grid=space.grid, channels=space.channels, flops=flops)
+        return self._features[tokenizer]
+
+    @cached_property
+    def _features(self) -> dict[str, FeatureSpace]:
+        return {}
 
     def cached_tokens(self, tokens: Tensor, tokenizer: str) -> np.ndarray:
         """Tokens (n, ...) as the latent cache keeps them: moments in float16, codes in the smallest type that holds them."""
@@ -220,4 +248,10 @@ class TokenizedData(ABC):
         space, conditions = self.space(tokenizer), self.conditions
         token = self.cached_type(tokenizer).itemsize * (2 * space.channels if space.kind == "latents" else 1)
         condition_token = 2 * conditions.feature_dim if conditions.feature_dim else 4
-        return self.views * space.num_tokens * token + conditions.num_tokens * condition_token
+        features = 2 * space.features.num_vectors * space.features.channels if space.features else 0
+        return self.views * (space.num_tokens * token + features) + conditions.num_tokens * condition_token
+
+
+def cached_features(features: Tensor | None) -> np.ndarray | None:
+    """Features (n, P, F), where there are any, as the latent cache keeps them, float16."""
+    return None if features is None else features.cpu().numpy().astype(np.float16)

@@ -24,7 +24,7 @@ from torch import Tensor
 from bench.conditioning import ConditionSpace
 from bench.config.data import ImageData
 from bench.config.tokenizers import PluginConfig, PretrainedConfig, TokenizerConfig
-from bench.data.base import TokenizedData
+from bench.data.base import TokenizedData, cached_features
 from bench.data.image_files import ImageSet
 from bench.data.latents import Encoded
 from bench.data.text_encoder import TextEncoder
@@ -191,12 +191,15 @@ class TokenizedImages(TokenizedData):
     def tokenizer_hash(self, name: str) -> str:
         """Hash of the weights and of how tokens are made of them; empty when the weights are not on this machine."""
         config = self.tokenizer_config(name)
+        if config.features:
+            return self.hash_with_features(name)
         autoencoder, weights = asdict(self.autoencoder_config(config.part)), self._weights_hash(config.part)
         for key in ("source", "sha256", "period"):  # photographs are not made of fields
             autoencoder.pop(key, None)
         if not autoencoder.get("scales"):  # as before there were any
             autoencoder.pop("scales", None)
-        content = json.dumps([weights, autoencoder, asdict(config)], sort_keys=True)
+        tokens = {key: value for key, value in asdict(config).items() if key != "features"}
+        content = json.dumps([weights, autoencoder, tokens], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12] if weights else ""
 
     def encoder(self, tokenizer: str) -> Callable[[range], Encoded]:
@@ -219,18 +222,25 @@ class TokenizedImages(TokenizedData):
         @torch.inference_mode()
         def encode(indices: range) -> Encoded:
             images, found, skipped = source.read(indices if chosen is None else chosen[indices], pool.map)
-            tokens, condition_tokens = [], []
+            tokens, condition_tokens, features = [], [], []
             for start in range(0, len(images), ENCODED_AT_ONCE):
                 pixels = torch.from_numpy(images[start : start + ENCODED_AT_ONCE]).to(self.device)
                 views = [pixels, pixels.flip(3)][: self.views]
                 tokens.append(np.stack([self.cached_tokens(model.encode(view), tokenizer) for view in views], axis=1))
+                said = [kept for view in views if (kept := cached_features(model.frozen_features(view))) is not None]
+                features += [np.stack(said, axis=1)] if said else []
                 asked = self.tokens_of(found[start : start + ENCODED_AT_ONCE])
                 condition_tokens.append(asked.numpy().astype(condition_type))
             if tokens:
-                return Encoded(np.concatenate(tokens), np.concatenate(condition_tokens), skipped)
+                beside = np.concatenate(features) if features else None
+                return Encoded(np.concatenate(tokens), np.concatenate(condition_tokens), skipped, beside)
             shape = (space.num_tokens, 2 * space.channels) if space.kind == "latents" else (space.num_tokens,)
-            features = (conditions.feature_dim,) if conditions.feature_dim else ()
-            nothing = np.empty((0, conditions.num_tokens, *features), condition_type)
-            return Encoded(np.empty((0, self.views, *shape), self.cached_type(tokenizer)), nothing, skipped)
+            channels = (conditions.feature_dim,) if conditions.feature_dim else ()
+            nothing = np.empty((0, conditions.num_tokens, *channels), condition_type)
+            empty = np.empty((0, self.views, *shape), self.cached_type(tokenizer))
+            if space.features is None:
+                return Encoded(empty, nothing, skipped)
+            vectors = (space.features.num_vectors, space.features.channels)
+            return Encoded(empty, nothing, skipped, np.empty((0, self.views, *vectors), np.float16))
 
         return encode

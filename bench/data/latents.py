@@ -3,9 +3,9 @@
 Letters: n images, B batch, V views of an image (1, or 2 where it is kept mirrored too), N tokens, C channels, M condition tokens.
 
 A folder of safetensors shards of about SHARD_BYTES, each with `tokens` (moments (n, V, N, 2C) float16, or codes (n, V, N) uint16
-or int32) and `condition` (n, M) or (n, M, F). Shards are written whole, so that a killed encoding resumes at the first missing
-one; `index.json` is written last and makes the cache complete. Which image a training step sees is a function of (seed, step)
-alone: there is no loader state to save.
+or int32), `condition` (n, M) or (n, M, F), and `features` (n, V, P, F) float16 where a loss reads those of a frozen network.
+Shards are written whole, so that a killed encoding resumes at the first missing one; `index.json` is written last and makes the
+cache complete. Which image a training step sees is a function of (seed, step) alone: there is no loader state to save.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ SHARD_BYTES = 256 * 2**20
 NUMPY_TYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "U16": np.uint16, "U8": np.uint8}
 
 
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Tokens as the paradigm reads them (latents drawn from their posterior), condition tokens (B, M) int64 or (B, M, F) float32, and
+features (B, P, F) float32 where the cache holds them."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A few images as the cache stores them."""
@@ -41,6 +46,7 @@ class Encoded:
     condition: np.ndarray  # (n, M) integers | (n, M, F) float16
     skipped: list[str] = field(default_factory=list)
     """Images that could not be read, by name, with the reason."""
+    features: np.ndarray | None = None  # (n, V, P, F) float16
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
@@ -152,6 +158,9 @@ def _save_shard(path: Path, parts: list[Encoded]) -> None:
         "tokens": np.concatenate([part.tokens for part in parts]),
         "condition": np.concatenate([part.condition for part in parts]),
     }
+    features = [part.features for part in parts if part.features is not None]
+    if features:
+        content["features"] = np.concatenate(features)
     about = {"skipped": json.dumps([name for part in parts for name in part.skipped])}
     write_file(path, lambda temporary: save_file(content, temporary, metadata=about))
 
@@ -188,9 +197,13 @@ class TrainingData:
             out[here] = self._shards[shard][name][indices[here] - first]
         return out
 
-    def batch(self, seed: int, step: int, batch: int, part: Part = WHOLE) -> tuple[Tensor, Tensor]:
-        """A part of a step's B images: tokens as the paradigm reads them (latents sampled from their posterior) and condition
-        tokens, (B, M) int64 or (B, M, F) float32."""
+    @property
+    def has_features(self) -> bool:
+        """Whether features of a frozen network lie beside the tokens."""
+        return "features" in self._shards[0]
+
+    def batch(self, seed: int, step: int, batch: int, part: Part = WHOLE) -> Batch:
+        """A part of a step's B images."""
         rows = part.rows(batch)
         indices = self.indices(seed, step, batch)[rows]
         condition = self.rows("condition", indices)
@@ -198,9 +211,11 @@ class TrainingData:
         stored = self.rows("tokens", indices)
         views = stored.shape[1]
         view = np.random.default_rng(step_seed(seed, step, "view")).integers(views, size=batch)[rows] if views > 1 else 0
-        chosen = stored[np.arange(len(indices)), view]
+        images = np.arange(len(indices))
         generator = torch.Generator().manual_seed(step_seed(seed, step, "posterior"))
-        return posterior_draw(chosen, generator, batch, rows), condition_tokens
+        tokens = posterior_draw(stored[images, view], generator, batch, rows)
+        features = torch.from_numpy(self.rows("features", indices)[images, view]).float() if self.has_features else None
+        return tokens, condition_tokens, features
 
 
 def posterior_draw(stored: np.ndarray, generator: torch.Generator, batch: int | None = None, rows: slice = slice(None)) -> Tensor:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from bench.config.tokenizers import TOKENIZERS
-from bench.data.base import TokenizedData
+from bench.data.base import TokenizedData, cached_features
 from bench.data.latents import Encoded
 
 WorldSplit = Literal["train", "validation"]
 """The splits whose images are tokens: what is trained on, and what the validation loss reads."""
 WHITENING_IMAGES, WHITENING_BATCH = 1024, 128
+"""Renders whose mean and deviation whiten another package's latents, 16,384 tokens at 16 of an image; and how many at once."""
 WEIGHTS = Path(__file__).parent.parent / "weights"
 """Networks that ship with the package."""
 
@@ -63,9 +64,11 @@ class TokenizedWorld(TokenizedData):
         word = np.uint8 if self.conditions.vocabulary <= 2**8 else np.uint16
 
         def encode(indices: range) -> Encoded:
-            images, words = self.render_split(np.asarray(indices), split)
+            rendered, words = self.render_split(np.asarray(indices), split)
+            images = torch.from_numpy(rendered)
             with torch.inference_mode():
-                tokens = self.cached_tokens(model.encode(torch.from_numpy(images)), tokenizer)
-            return Encoded(tokens[:, None], words.astype(word))
+                tokens = self.cached_tokens(model.encode(images), tokenizer)
+                features = cached_features(model.frozen_features(images))
+            return Encoded(tokens[:, None], words.astype(word), features=None if features is None else features[:, None])
 
         return encode

@@ -33,15 +33,16 @@ class ValidationImages:
         self.available, self._encode = dataset.validation_encoder(tokenizer, num_training_images)
         self._batches: dict[int, Encoded] = {}
 
-    def batch(self, index: int) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N, C) or (B, N) and condition tokens (B, M) or (B, M, F); latents are drawn from their posterior."""
+    def batch(self, index: int) -> tuple[Tensor, Condition]:
+        """Tokens (B, N, C) or (B, N), latents drawn from their posterior, and the images' conditions."""
         if index not in self._batches:
             self._batches[index] = self._encode(range(index * VALIDATION_BATCH, (index + 1) * VALIDATION_BATCH))
         found = self._batches[index]
         condition = found.condition
         kind = torch.float32 if condition.dtype.kind == "f" else torch.int64
         generator = torch.Generator().manual_seed(step_seed(NOISE_SEED, index, "posterior"))
-        return posterior_draw(found.tokens[:, 0], generator), torch.from_numpy(condition).to(kind)
+        features = None if found.features is None else torch.from_numpy(found.features[:, 0]).float()
+        return posterior_draw(found.tokens[:, 0], generator), Condition.of(torch.from_numpy(condition).to(kind), features)
 
 
 @torch.no_grad()
@@ -62,9 +63,9 @@ def per_image(
     device, parts = paradigm.device, []
     with torch.random.fork_rng(["cuda"] if device.type == "cuda" else []):
         for index in range(min(num, images.available) // VALIDATION_BATCH):
-            tokens, condition_tokens = (x.to(device) for x in images.batch(index))
+            tokens, condition = images.batch(index)
+            tokens, condition = tokens.to(device), condition.to(device)
             seed_draws(step_seed(noise_seed, index, "loss"), device)
-            condition = Condition.of(condition_tokens)
             with EvenDraws(len(tokens), index, noise_seed):
                 values = checked_nats(paradigm, tokens, condition) if bits else paradigm.loss(tokens, condition)[0]
             if values is None:

@@ -33,9 +33,10 @@ class LossForward(nn.Module):
         super().__init__()
         self.paradigm = paradigm
 
-    def forward(self, tokens: Tensor, condition_tokens: Tensor, null: Tensor) -> Tensor:
-        """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F), null (B,) to the mean loss ()."""
-        return self.paradigm.loss(tokens, Condition(condition_tokens, null))[0]
+    def forward(self, tokens: Tensor, condition_tokens: Tensor, null: Tensor, features: Tensor | None = None) -> Tensor:
+        """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F), null (B,), perhaps features (B, P, F), to the loss of
+        each image (B,)."""
+        return self.paradigm.loss(tokens, Condition(condition_tokens, null, features))[0]
 
 
 def explained(products: tuple[int, ...]) -> int:
@@ -79,9 +80,12 @@ class RememberedBlocks:
 
 
 def meta_batch(paradigm: Paradigm, conditions: ConditionSpace, batch: int) -> tuple[Tensor, ...]:
-    """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F) and null (B,) of a batch, on the meta device."""
+    """Tokens (B, N, C) or (B, N), condition tokens (B, M) or (B, M, F), null (B,), and features (B, P, F) where the loss reads
+    them, of a batch on the meta device."""
+    space = paradigm.space
     with torch.device("meta"):
-        return paradigm.space.example(batch), conditions.example(batch), torch.empty(batch, dtype=torch.bool)
+        inputs = space.example(batch), conditions.example(batch), torch.empty(batch, dtype=torch.bool)
+        return inputs if space.features is None else (*inputs, space.features.example(batch))
 
 
 class FlopMeter:
@@ -101,6 +105,7 @@ class FlopMeter:
         self._watching = False
         self._before_block = 0
         self._blocks = RememberedBlocks(meta_paradigm, self._watch)
+        self._frozen = meta_paradigm.space.features.flops if meta_paradigm.space.features else 0
 
     def attach(self, paradigm: Paradigm) -> None:
         """Make ready for a trained model. Compiled blocks are noted as a whole, by what they get: their products follow from it,
@@ -208,7 +213,7 @@ class FlopMeter:
                 counts.append(self._count(products, discount, batch, seed))
             if len(counts) == FIXED_AFTER and len(self._counts) == 1:
                 break
-        return counts
+        return [self._with_features(count, batch) for count in counts]
 
     def _blocks_agree(self, products: tuple[int, ...], discount: int, batch: int, seed: int) -> bool:
         """Whether the products are the same where a block that ran before on such inputs is not run again; a loss that looks into
@@ -234,4 +239,8 @@ class FlopMeter:
                     "the loss runs other products on the meta device than in training under the same seed; draw what decides a "
                     "shape first, on the CPU, from torch's global generator"
                 )
-        return self._counts[products]
+        return self._with_features(self._counts[products], batch)
+
+    def _with_features(self, count: FlopCount, batch: int) -> FlopCount:
+        """A step's FLOPs and those of the frozen network for its images, as if the latent cache did not keep what it says."""
+        return FlopCount(count.dense + batch * self._frozen, count.causal + batch * self._frozen)

@@ -46,7 +46,7 @@ def count_sampling(
     Raises:
         UncountedOperatorError: for such an operator.
     """
-    _, condition_tokens, null = meta_batch(meta_paradigm, conditions, batch)
+    _, condition_tokens, null, *_ = meta_batch(meta_paradigm, conditions, batch)
     condition, generator = Condition(condition_tokens, null), torch.Generator()
     spent = {"backbone": 0, "condition": 0}
     hooks = []

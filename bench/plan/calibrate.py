@@ -65,12 +65,13 @@ def calibrate(run: Run, space: TokenSpace, dataset: TokenizedData, flops_per_ima
         paradigm = build_paradigm(run, space, dataset.conditions)
         condition_tokens = dataset.conditions.example(batch)
         tokens = space.example(batch)
+        features = space.features.example(batch) if space.features else None
     seconds = []
     for _ in range(CALIBRATION_STEPS):
         start = time.perf_counter()
         with in_a_sentence(run.method, "a training step"):
             with torch.autocast(device, torch.bfloat16, enabled=run.recipe.precision == "bf16"):
-                loss, _ = paradigm.loss(tokens, Condition.of(condition_tokens))
+                loss, _ = paradigm.loss(tokens, Condition.of(condition_tokens, features))
             loss.mean().backward()
         if device == "cuda":
             torch.cuda.synchronize()

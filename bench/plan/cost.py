@@ -51,7 +51,7 @@ def check_sampler(run: Run, meta: Paradigm, method: Method, conditions: Conditio
     def stop(*_: object) -> None:
         raise _NetworkReachedError
 
-    _, condition_tokens, null = meta_batch(meta, conditions, 1)
+    _, condition_tokens, null, *_ = meta_batch(meta, conditions, 1)
     for setting in method.settings:
         paradigm = build_meta(replace(run, options=merged(run.options, setting.options)), meta.space, conditions)
         paradigm.backbone.register_forward_pre_hook(stop)

@@ -63,14 +63,15 @@ def check_training_cost(cls: type[Paradigm], **options: object) -> list[str]:
     """A step's count on meta is what really runs, by torch's counter with the attention that it can see."""
     meter = FlopMeter(_meta(cls, options), CONDITIONS, "meta-v2")
     real = LossForward(build(cls, **options))
-    tokens, condition = example_batch(example_space(cls))
-    inputs = tokens, condition.tokens, condition.null
+    tokens, condition = example_batch(space := example_space(cls))
+    inputs = tokens, condition.tokens, condition.null, *(() if condition.features is None else (condition.features,))
+    frozen = BATCH * space.features.flops if space.features else 0
     for seed in range(2):
         torch.manual_seed(seed)
         with sdpa_kernel(SDPBackend.MATH), meter.watching():
             real(*inputs)
         try:
-            counted = meter.bill(BATCH, seed).dense
+            counted = meter.bill(BATCH, seed).dense - frozen
         except ValueError as error:
             return [first_line(error)]
         except Exception as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from bench.backbone import BackboneConfig
 from bench.conditioning import Condition, ConditionSpace
-from bench.paradigm import Paradigm, TokenSpace
+from bench.paradigm import FeatureSpace, Paradigm, TokenSpace
 
 BATCH = 8
 BACKBONE = BackboneConfig(width=32, depth=2, num_heads=2)
@@ -28,7 +30,8 @@ SCALES = TokenSpace(
 
 def example_space(cls: type[Paradigm]) -> TokenSpace:
     """A small space of tokens that a paradigm takes, by what it declares."""
-    return SCALES if cls.grids == "several" else SPACES[cls.reads]
+    space = SCALES if cls.grids == "several" else SPACES[cls.reads]
+    return replace(space, features=FeatureSpace(grid=space.grid, channels=6, flops=1000)) if cls.reads_features else space
 
 
 def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Condition]:
@@ -36,7 +39,7 @@ def example_batch(space: TokenSpace, batch: int = BATCH, seed: int = 0) -> tuple
     generator = torch.Generator().manual_seed(seed)
     tokens = space.example(batch, generator)
     words = torch.randint(1, CONDITIONS.vocabulary, (batch, CONDITIONS.num_tokens), generator=generator)
-    return tokens, Condition.of(words)
+    return tokens, Condition.of(words, space.features.example(batch, generator) if space.features else None)
 
 
 def build(cls: type[Paradigm], **options: object) -> Paradigm:

@@ -77,6 +77,11 @@ class ImageAutoencoder(nn.Module, ABC):
         model = copy.deepcopy(self).to("meta")
         return count_call(lambda: model.decode_raw(torch.empty(1, self.config.grid**2, self.config.num_channels, device="meta")))
 
+    def encoder_flops(self) -> int:
+        """FLOPs of encoding one image, counted likewise."""
+        model, side = copy.deepcopy(self).to("meta"), self.config.resolution
+        return count_call(lambda: model.moments(torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta")))
+
     @torch.inference_mode()
     def measure_whitening(self, batches: Iterable[Tensor]) -> None:
         """Set shift and scale to mean and standard deviation of the latents (posterior noise included), per channel, over batches

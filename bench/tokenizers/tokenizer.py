@@ -39,8 +39,10 @@ def token_space(config: TokenizerConfig, autoencoder: ImageAutoencoderConfig) ->
 class Tokenizer(nn.Module):
     """Images (B, 3, H, H) uint8 to tokens and back."""
 
-    def __init__(self, autoencoder: ImageAutoencoder, config: TokenizerConfig) -> None:
+    def __init__(self, autoencoder: ImageAutoencoder, config: TokenizerConfig, features: Tokenizer | None = None) -> None:
+        """features: whose latents are features beside the tokens."""
         super().__init__()
+        self.features = features
         self.autoencoder, self.group = autoencoder, config.group
         self.discrete = autoencoder.discrete and not config.before_quantization
         self.space = token_space(config, autoencoder.config)
@@ -51,6 +53,10 @@ class Tokenizer(nn.Module):
             return self.autoencoder.encode_codes(images)
         moments = self.autoencoder.encode_moments(images)
         return torch.cat([self._grouped(part) for part in moments.chunk(2, dim=2)], dim=2)
+
+    def frozen_features(self, images: Tensor) -> Tensor | None:
+        """Features (B, P, F) float32 of images (B, 3, H, H): whitened latents at their mean; None where there are none."""
+        return None if self.features is None else self.features.encode(images).chunk(2, dim=2)[0]
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Whitened latents (B, N, C) or codes (B, N) to images."""

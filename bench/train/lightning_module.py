@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.conditioning import Condition
 from bench.config.run import Run
+from bench.data.latents import Batch
 from bench.flops.meter import FlopMeter
 from bench.paradigm import Paradigm
 from bench.parametrization import parameter_groups
@@ -85,18 +86,19 @@ class TrainingModule(L.LightningModule):
         for parameters, multiplier in zip(groups, self.rate_multipliers, strict=True):
             parameters["lr"] = self.learning_rate(self.global_step) * multiplier
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Mean loss () of a part of a step's tokens and condition tokens, billed by the products that ran.
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss () of a part of a step's images, billed by the products that ran.
 
         Raises:
             FloatingPointError: when the loss is not finite, naming the step.
         """
-        tokens, condition_tokens = batch
+        tokens, condition_tokens, features = batch
         step, recipe, count = self.global_step, self.run.recipe, self.num_micro_batches
         part = Part(self.group.rank * count + batch_idx % count, self.group.size * count)
         generator = torch.Generator().manual_seed(step_seed(self.run.seed, step, "dropout"))
         drop = torch.rand(recipe.batch_size, generator=generator) < recipe.condition_dropout
-        condition = Condition.of(condition_tokens).dropped(drop[part.rows(recipe.batch_size)].to(condition_tokens.device))
+        condition = Condition.of(condition_tokens, features)
+        condition = condition.dropped(drop[part.rows(recipe.batch_size)].to(condition_tokens.device))
         seed = step_seed(self.run.seed, step, "loss")
         seed_draws(seed, self.device)
         with (

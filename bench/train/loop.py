@@ -20,12 +20,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from bench.conditioning import ConditionSpace
 from bench.config.run import Run
-from bench.data.latents import TrainingData
+from bench.data.latents import Batch, TrainingData
 from bench.data.stream import training_images
 from bench.flops.meter import FlopMeter
 from bench.model import build_meta, build_paradigm, compile_on_gpu, save_weights
@@ -39,14 +38,14 @@ from bench.train.lightning_module import TrainingModule
 from bench.train.metrics_callback import MetricsWriter, Progress, keep_lines
 
 
-class _Steps(IterableDataset[tuple[Tensor, Tensor]]):
+class _Steps(IterableDataset[Batch]):
     """This process's micro-batches from the step at which the trainer stands."""
 
     def __init__(self, data: TrainingData, run: Run, group: ProcessGroup, first_step: int, num_micro_batches: int) -> None:
         self.data, self.run, self.group = data, run, group
         self.first_step, self.num_micro_batches = first_step, num_micro_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         count = self.num_micro_batches
         for step in itertools.count(self.first_step):
             for index in range(count):
