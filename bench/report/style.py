@@ -27,7 +27,9 @@ GREY = "#777777"
 TRAINING_AXIS = "training FLOPs per run (forward + backward, 1 multiply-add = 2)"
 INSIDE_LEGEND = 5
 """Most entries that a legend inside the axes may have."""
-NARROW_DECADES, WIDE_DECADES = 0.6, 2.2
+NARROW_DECADES = 0.6
+TICKS = ((1.8, (1.0, 2.0, 5.0)), (2.2, (1.0, 3.0)), (np.inf, (1.0,)))
+"""Labels of each decade, by the decades up to which they do not run into each other in the narrowest panel."""
 TICK_DIGITS = 6
 """Of a tick: its value is round already."""
 
@@ -77,8 +79,7 @@ def _label_ticks(axis: Axis, scale: float = 1.0) -> None:
 
 
 def _finish_axis(axis: Axis, scale: float) -> None:
-    """Ticks that do not run into each other: on a logarithmic axis 1, 2 and 5 of each decade, each decade when there are many,
-    and even ones when there is less than one."""
+    """Ticks that do not run into each other: on a logarithmic axis those of TICKS, and even ones when it is short."""
     if axis.get_scale() == "log":
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
@@ -86,7 +87,7 @@ def _finish_axis(axis: Axis, scale: float) -> None:
             axis.set_major_locator(MaxNLocator(5))
             axis.set_minor_locator(NullLocator())
         else:
-            axis.set_major_locator(LogLocator(subs=(1.0,) if decades > WIDE_DECADES else (1.0, 2.0, 5.0)))
+            axis.set_major_locator(LogLocator(subs=next(subs for most, subs in TICKS if decades <= most)))
     _label_ticks(axis, scale)
 
 
