@@ -1,5 +1,6 @@
 """The committed reference sweep: it is whole, and the notebook's code runs on it."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -37,14 +38,35 @@ def test_best_size_per_budget_is_the_best(rows: pd.DataFrame) -> None:
         assert cell["value"] == pytest.approx(means[cell["method"], cell["flops_budget"]].min())
 
 
-def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every cell in order; the last expressions are tables and figures."""
+@pytest.fixture(scope="module")
+def cells() -> list[dict]:
+    """Code of the notebook."""
+    every = json.loads((ROOT / "notebooks" / "scaling_laws.ipynb").read_text())["cells"]
+    return [cell for cell in every if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_runs(cells: list[dict], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every cell in order; what ends one is a table or a figure."""
     monkeypatch.chdir(ROOT)
-    cells = json.loads((ROOT / "notebooks" / "scaling_laws.ipynb").read_text())["cells"]
-    first, *rest = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    first, *rest = ["".join(cell["source"]) for cell in cells]
     space: dict[str, object] = {}
-    exec(first, space)
-    assert "training FLOPs per run" in capsys.readouterr().out
-    shown = [eval(text, space) for text in rest]
+    magic, _, code = first.partition("\n")
+    assert magic == "%matplotlib inline"  # else a notebook shows a figure's name in its place
+    exec(code, space)
+    said = capsys.readouterr().out
+    assert "training FLOPs per run" in said
+    assert "Above its offset the validation loss falls as C^-" in said
+    shown = []
+    for text in rest:
+        *before, last = ast.parse(text).body
+        exec(compile(ast.Module(before, []), "cell", "exec"), space)
+        shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), space))
     assert all(isinstance(value, pd.DataFrame | Figure) for value in shown)
     assert sum(isinstance(value, Figure) for value in shown) >= 6
+
+
+def test_the_notebook_is_committed_with_what_it_shows(cells: list[dict]) -> None:
+    kinds = [{kind for output in cell["outputs"] for kind in output.get("data", {"text": ""})} for cell in cells]
+    assert all(kinds)
+    assert sum("image/png" in each for each in kinds) >= 6
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))

@@ -91,13 +91,28 @@ def summary(analysis: Analysis) -> str:
             text += f"; the lead is {clear} the seeds' 95 % interval"
         sentences.append(text)
     sentences += [_cheapest(analysis.best_runs("prompt_accuracy"), top)]
+    law = _law_of_loss(analysis)
+    sentences.append(law)
     missing = analysis.missing()
     if missing:
-        sentences.append(f"This sweep gives {missing}")
+        sentences.append(f"FID has {missing}" if law else f"This sweep gives {missing}")
     else:
         sentences += [str(found) for name in ("fid", "prompt_accuracy") for found in analysis.crossings(name)]
     said = [sentence[0].upper() + sentence[1:] for sentence in sentences if sentence]
     return ". ".join(said or ["The runs were measured by their validation loss alone; nothing was sampled"]) + "."
+
+
+def _law_of_loss(analysis: Analysis) -> str:
+    """How fast each method's validation loss falls, where there is a fit."""
+    if not len(analysis.rows("validation_loss")):
+        return ""
+    fits = [fit for fit in analysis.fits("validation_loss").values() if fit.law is not None]
+    found = [
+        f"C^-{format_number(fit.exponent.value)} ({fit.method}, 95 % {format_number(fit.exponent.low)} to "
+        f"{format_number(fit.exponent.high)})"
+        for fit in fits
+    ]
+    return f"Above its offset the validation loss falls as {', '.join(found)}" if found else ""
 
 
 def _cheapest(runs: pd.DataFrame, top: float) -> str:
