@@ -217,6 +217,22 @@ def test_both_views_are_drawn_and_repeat(tmp_path: Path) -> None:
     assert torch.equal(drawn[:32], TrainingData(tmp_path).batch(0, 0, 32)[0][:, 0, 0])
 
 
+def test_features_of_both_views_lie_beside_the_tokens(folder: Path, tmp_path: Path) -> None:
+    """Of one tokenizer for both, features are the means that its moments begin with; the broken image has none."""
+    dataset = TokenizedImages(image_data("imagefolder", folder))
+    whole = dataset.encoder("kl+kl")(range(3 * NUM_EACH + 1))
+    assert len(whole.skipped) == 1
+    assert (whole.features == np.split(whole.tokens, 2, axis=3)[0]).all()
+    assert whole.features.shape[:2] == (3 * NUM_EACH, 2)
+    assert (whole.features[:, 0] != whole.features[:, 1]).any()
+    space = dataset.space("kl+kl").features
+    assert whole.features.shape[2:] == (space.num_vectors, space.channels)
+    assert space.flops == dataset.autoencoder("kl").encoder_flops() > 0
+    assert dataset.tokenizer_hash("kl+kl") not in {"", dataset.tokenizer_hash("kl")}
+    fill_cache(tmp_path, 12, dataset.row_bytes("kl+kl"), dataset.encoder("kl+kl"), lambda _: None, chunk=8, max_skipped=1)
+    assert TrainingData(tmp_path).batch(0, 0, 4)[2].shape == (4, space.num_vectors, space.channels)
+
+
 # -- autoencoders
 
 

@@ -149,6 +149,7 @@ def _tokens_per_step(steps: set[int], tokens: int | None) -> str:
 
 def num_tokens(data: Any, tokenizer: str) -> int | None:
     """Tokens of an image: of a procedural world, which ends with its pixels per side, or of described image data."""
+    tokenizer = tokenizer.partition("+")[0]  # behind which features are named
     if isinstance(data, str):
         world, group = re.fullmatch(r"([a-z]+)(\d+)", data), 2 if tokenizer.endswith("-grouped") else 1
         patch = WORLD_PATCHES.get(world[1]) if world else None
