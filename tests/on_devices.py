@@ -10,8 +10,8 @@ from miniature import EXPERIMENT
 
 from bench.config.run import Run
 from bench.data.open import open_data
+from bench.plan.cells import first_run
 from bench.plan.machine import free_port
-from bench.plan.plan import first_run
 from bench.sweep.workers import start_server
 from bench.train import checkpoint_callback, lightning_module
 from bench.train.checkpoint_callback import InterruptedTrainingError

@@ -19,8 +19,9 @@ from bench.files import read_lines
 from bench.flops.evaluation import affordable, own_training
 from bench.flops.meter import FlopMeter
 from bench.model import build_meta
+from bench.plan.cells import first_run
 from bench.plan.evaluation import plan_evaluation
-from bench.plan.plan import Plan, PlannedRun, first_run
+from bench.plan.plan import Plan, PlannedRun
 from bench.results.folder import Results
 from bench.results.identity import bind_experiment, read_identity
 from bench.results.table import build_table, finished_rows, loss_rows, read_plan

@@ -16,9 +16,10 @@ from bench.data.open import open_data
 from bench.flops.count import num_parameters
 from bench.model import build_meta
 from bench.paradigm import Paradigm
+from bench.plan.cells import Cell, cell_run
 from bench.plan.cost import RunCost, count_run
-from bench.plan.ladder import TRUNK_SPAN, Cell, Climber, laws_of, resolved
-from bench.plan.plan import cell_run, make_plan
+from bench.plan.ladder import TRUNK_SPAN, Climber, laws_of, resolved
+from bench.plan.plan import make_plan
 from bench.plan.recipe import MOST_STEPS
 from bench.plan.sizes_cost import exact_costs
 

@@ -16,8 +16,8 @@ from bench.config.file import load_experiment
 from bench.config.size import Size, size
 from bench.data.open import open_data
 from bench.model import build_meta
+from bench.plan.cells import first_run
 from bench.plan.cost import count_run
-from bench.plan.plan import first_run
 from bench.results.table import finished_rows, load_table
 
 NUM_EACH = 16

@@ -13,7 +13,7 @@ from planned import make_plan, make_run
 
 from bench.config.run import Run
 from bench.data.open import open_data
-from bench.plan.plan import first_run
+from bench.plan.cells import first_run
 from bench.plan.plugin import plugin_commit, plugin_identity
 from bench.progress import Display
 from bench.results.columns import COLUMNS

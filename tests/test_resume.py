@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from bench.data.latents import fill_cache
 from bench.data.open import open_data
 from bench.files import read_lines
-from bench.plan.plan import first_run
+from bench.plan.cells import first_run
 from bench.results.folder import checkpoints
 from bench.results.table import load_table
 from bench.train import checkpoint_callback, checkpoint_files, lightning_module

@@ -9,7 +9,7 @@ from bench.backbone import BackboneConfig
 from bench.conditioning import Condition
 from bench.config.file import load_experiment
 from bench.data.open import open_data
-from bench.plan.plan import first_run
+from bench.plan.cells import first_run
 from bench.speed.growth import draw, peak_bytes, series
 from bench.speed.published import measure_published, ours, published
 from bench.speed.sampling import sample_without_cache

@@ -15,7 +15,7 @@ from bench.flops.count import UncountedOperatorError, count_forward
 from bench.flops.meter import FlopMeter, LossForward, meta_batch
 from bench.flops.step import count_step
 from bench.model import build_meta
-from bench.plan.plan import first_run
+from bench.plan.cells import first_run
 from bench.registry import load
 from bench.testing import example_batch, paradigm_checks
 from paradigms.diffusion import Diffusion

@@ -13,7 +13,8 @@ from miniature import EXPERIMENT
 from bench import registry
 from bench.data.open import open_data
 from bench.paradigm import TokenSpace
-from bench.plan.plan import first_run, make_plan
+from bench.plan.cells import first_run
+from bench.plan.plan import make_plan
 from bench.testing import check_tokenizer
 from bench.tokenizers.plugin import plugin_class
 

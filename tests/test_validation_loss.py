@@ -25,8 +25,8 @@ from bench.evaluate.validation import ValidationImages, checked_nats, per_image,
 from bench.flops.evaluation import VALIDATION_BATCH, num_validation_images
 from bench.model import build_meta, build_paradigm
 from bench.paradigm import Paradigm, TokenSpace
+from bench.plan.cells import first_run
 from bench.plan.cost import count_run
-from bench.plan.plan import first_run
 from bench.registry import BUILT_INS, load
 from bench.testing import descend, example_batch, shake
 from paradigms.heads import CrossEntropy

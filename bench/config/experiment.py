@@ -67,6 +67,8 @@ class Method:
     options: Mapping[str, Json] = field(default_factory=dict)
     settings: tuple[Setting, ...] = grid(guidance=(1.0, 2.0))
     """Tried on the validation captions; the best for each metric is used on the test captions."""
+    num_training_images: int | None = None
+    """Different images that it trains on, in place of the recipe's: fewer than it sees are repeated."""
 
     @property
     def name(self) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from bench.config.data import ImageData
 from bench.config.experiment import Experiment, Method
 from bench.plan.bracket import BRACKET
-from bench.plan.ladder import CLAIM_FACTOR, Cell, Climber
+from bench.plan.cells import Cell
+from bench.plan.ladder import CLAIM_FACTOR, Climber
 from bench.plan.recipe import FIXED, base_rate
 
 

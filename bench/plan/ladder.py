@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from bench.config.data import ImageData
-from bench.config.experiment import Evaluation, Experiment, FlopRule, Method, Recipe
+from bench.config.experiment import Evaluation, Experiment, Method, Recipe
 from bench.config.ladder import LEAST_SIZES, Ladder
 from bench.config.size import GRID, Size
 from bench.plan.bracket import Best, SizeChoice
+from bench.plan.cells import Cell, drawing_from
 from bench.plan.cost import RunCost
 from bench.plan.laws import Laws, load_laws
 from bench.plan.recipe import LEAST_BATCH, LEAST_STEPS, TrunkRecipe, trunk_recipe
@@ -26,40 +27,6 @@ that its lowest one needs for LEAST_STEPS."""
 LEAST_IMAGES = 65_536
 
 Cost = Callable[[Method, Size], RunCost]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One run to plan."""
-
-    method: Method
-    size: Size
-    flops_budget: int
-    seed: int = 0
-    learning_rate: float = 0.0
-    """Peak; 0 while only costs are asked for."""
-    recipe: Recipe
-    flop_rule: FlopRule
-    extrapolated: tuple[str, ...] = ()
-    """Which of its choices lie outside the range of the law that made them."""
-
-
-def grid_cells(experiment: Experiment, budget: int) -> Iterator[Cell]:
-    """Every method x size x rung x seed x rate of an experiment that fixes them."""
-    for method in experiment.methods:
-        for index, size in enumerate(experiment.sizes):
-            for share, num_seeds in zip(experiment.rungs, experiment.num_seeds[index], strict=True):
-                for seed in range(num_seeds):
-                    for rate in experiment.rates(method, index):
-                        yield Cell(
-                            method=method,
-                            size=size,
-                            flops_budget=round(budget * share),
-                            seed=seed,
-                            learning_rate=rate,
-                            recipe=experiment.recipe,
-                            flop_rule=experiment.flop_rule,
-                        )
 
 
 def laws_of(experiment: Experiment) -> Laws:
@@ -123,7 +90,7 @@ class Climber:
         for method in self.experiment.methods:
             for size, served in self.rungs[method.name].trained.items():
                 for together in trunks(served):
-                    recipe = self._recipe(method, size, together, base)
+                    recipe = self._recipe(method, size, together, drawing_from(base, method))
                     for best in together:
                         yield from self._seeds(method, size, best, recipe)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -18,17 +18,16 @@ from bench.flops.count import num_parameters
 from bench.model import build_meta
 from bench.paradigm import Paradigm
 from bench.plan.calibrate import measure_speed
+from bench.plan.cells import Cell, cell_run, grid_cells
 from bench.plan.choices import Choice, explain
 from bench.plan.company import kept_speed
 from bench.plan.cost import RunCost, check_sampler, count_run
-from bench.plan.ladder import Cell, Climber, grid_cells
+from bench.plan.ladder import Climber
 from bench.plan.machine import Machine, check_memory, device_memory, share_devices, this_machine, worker_bytes
-from bench.plan.plugin import plugin_identity
 from bench.plan.sizes_cost import exact_costs
 from bench.processor import keep_memory
 from bench.progress import format_hours
 from bench.randomness import micro_batches
-from bench.registry import load
 from bench.results.columns import PLAN_COLUMNS
 from bench.results.identity import Identity
 
@@ -123,6 +122,14 @@ class Plan:
     def missing_tokenizers(self) -> list[str]:
         """Tokenizers whose weights are not on this machine."""
         return sorted({p.run.tokenizer for p in self.runs if not p.run.tokenizer_hash})
+
+    @cached_property
+    def cached(self) -> dict[int, list[str]]:
+        """The latent caches that its runs read: tokenizers, sorted, by the number of training images."""
+        found: dict[int, set[str]] = {}
+        for planned in self.runs:
+            found.setdefault(planned.num_training_images, set()).add(planned.run.tokenizer)
+        return {num: sorted(names) for num, names in sorted(found.items())}
 
     @cached_property
     def trunks(self) -> dict[str, list[PlannedRun]]:
@@ -237,8 +244,8 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     machine = share_devices(machine, max(p.run.width for p in runs), needed, device_memory())
     if climber is not None:
         experiment = replace(experiment, recipe=replace(experiment.recipe, num_training_images=climber.num_training_images))
-    num = experiment.recipe.num_training_images
-    cache_bytes = {name: num * dataset.row_bytes(name) for name in experiment.tokenizers}
+    cached = {(p.run.tokenizer, p.num_training_images) for p in runs}
+    cache_bytes = {n: sum(num for name, num in cached if name == n) * dataset.row_bytes(n) for n in experiment.tokenizers}
     return Plan(experiment, budget, tuple(runs), machine, cache_bytes, explain(experiment, cells, climber))
 
 
@@ -254,34 +261,6 @@ def _counting(experiment: Experiment, method: Method, budget: int, dataset: Toke
         return count_run(*build(size), dataset.conditions)
 
     return cache(count) if experiment.ladder is None else exact_costs(count, lambda size: num_parameters(build(size)[1]))
-
-
-def cell_run(cell: Cell, dataset: TokenizedData) -> Run:
-    """The run of a cell on a data set."""
-    return Run(
-        method=cell.method.name,
-        paradigm=cell.method.paradigm,
-        paradigm_version=load(cell.method.paradigm).version,
-        plugin=plugin_identity(cell.method.paradigm),
-        options=cell.method.options,
-        tokenizer=cell.method.tokenizer,
-        tokenizer_hash=dataset.tokenizer_hash(cell.method.tokenizer),
-        data=dataset.data_id,
-        **asdict(cell.size),
-        seed=cell.seed,
-        learning_rate=cell.learning_rate,
-        recipe=cell.recipe,
-        flop_rule=cell.flop_rule,
-        flops_budget=cell.flops_budget,
-    )
-
-
-def first_run(experiment: Experiment, method: Method, size: Size, budget: int, dataset: TokenizedData) -> Run:
-    """A method at a size, with seed 0, the experiment's recipe and the method's first rate (0 where the laws give it)."""
-    rate = (*experiment.rates(method, 0), 0.0)[0]
-    recipe, rule = experiment.recipe, experiment.flop_rule
-    cell = Cell(method=method, size=size, flops_budget=budget, learning_rate=rate, recipe=recipe, flop_rule=rule)
-    return cell_run(cell, dataset)
 
 
 def _check_steps(runs: list[PlannedRun], budget: int) -> None:

@@ -10,6 +10,7 @@ from bench.analysis.tuning import OPTIONS
 from bench.report.frequency_figures import accuracy_by_frequency
 from bench.report.loss_figures import loss_against_training
 from bench.report.prompt_figures import attributes, seen_against_held_out
+from bench.report.repetition_figures import loss_against_epochs
 from bench.report.sampling_figures import averaging, flops_by_part, quality_against_flops, quality_against_speed
 from bench.report.scaling_figures import quality_against_training, quality_by_method
 from bench.report.size_figures import best_sizes, isoflop
@@ -29,7 +30,7 @@ def all_charts(analysis: Analysis) -> list[Chart]:
     charts = []
     for name in measured:
         if METRICS[name].compares == "within a method":
-            charts.append(loss_against_training(analysis))
+            charts += [loss_against_training(analysis), loss_against_epochs(analysis)]
         else:
             charts += [quality_against_training(analysis, name), quality_by_method(analysis, name)]
     for name in [name for name in SIZED if name in measured]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -75,10 +76,11 @@ def bind_experiment(results: Results, identity: Identity) -> None:
     Raises:
         ValueError: when it holds another experiment, or cannot be written.
     """
-    runs = {run_id: run.content() for run_id, run in identity.runs.items()}
-    ours = json.loads(json.dumps({**asdict(identity), "runs": runs, "evaluation": identity.evaluation.content}))
+    ours = _content(identity)
     if results.experiment.exists():
         found = read_json(results.experiment)
+        with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):  # of another version
+            found = _content(Identity.from_dict(found))  # settings that came later are at their defaults
         if _without_path(found) != _without_path(ours):
             theirs = f"{found.get('name')} at BUDGET={found.get('budget')}"
             ours_named = f"{identity.name} at BUDGET={identity.budget}"
@@ -98,6 +100,15 @@ def bind_experiment(results: Results, identity: Identity) -> None:
     except OSError as error:
         reason = f"cannot write to {results.root}: {error.strerror}; give RESULTS a folder that you may write"
         raise ValueError(reason) from error
+
+
+def _content(identity: Identity) -> dict[str, Any]:
+    """What experiment.json holds."""
+    runs = {run_id: run.content() for run_id, run in identity.runs.items()}
+    content: dict[str, Any] = json.loads(
+        json.dumps({**asdict(identity), "runs": runs, "evaluation": identity.evaluation.content})
+    )
+    return content
 
 
 def _without_path(content: dict[str, Any]) -> dict[str, Any]:

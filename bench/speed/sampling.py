@@ -16,7 +16,7 @@ from bench.data.base import TokenizedData
 from bench.flops.sampling import count_sampling
 from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type
 from bench.paradigm import TokenSpace
-from bench.plan.plan import first_run
+from bench.plan.cells import first_run
 from bench.registry import load
 from bench.speed.timing import Spread, ratio, rounds, row
 from bench.speed.training import products

@@ -19,9 +19,9 @@ from bench.data.latents import fill_cache
 from bench.flops.meter import FlopMeter
 from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type
 from bench.paradigm import TokenSpace
+from bench.plan.cells import first_run
 from bench.plan.cost import count_run
 from bench.plan.machine import Machine
-from bench.plan.plan import first_run
 from bench.randomness import seed_draws, step_seed
 from bench.speed.timing import Spread, ratio, rounds, row, seconds
 from bench.train.loop import Segment, train_segment

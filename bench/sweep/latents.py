@@ -12,9 +12,11 @@ from bench.progress import Display, format_bytes
 from bench.results.folder import Results
 
 
-def missing_latents(plan: Plan, results: Results, dataset: TokenizedData) -> dict[str, Path]:
-    """Tokenizers that the plan uses whose latent cache is not complete, and where it lies."""
-    return _incomplete(plan.experiment.tokenizers, plan.experiment.recipe.num_training_images, results, dataset)
+def missing_latents(plan: Plan, results: Results, dataset: TokenizedData) -> list[Path]:
+    """Where the latent caches lie that the plan's runs read and that are not complete."""
+    return [
+        folder for num, tokenizers in plan.cached.items() for folder in _incomplete(tokenizers, num, results, dataset).values()
+    ]
 
 
 def _incomplete(tokenizers: list[str], num: int, results: Results, dataset: TokenizedData) -> dict[str, Path]:
@@ -24,7 +26,8 @@ def _incomplete(tokenizers: list[str], num: int, results: Results, dataset: Toke
 
 def encode_latents(plan: Plan, results: Results, dataset: TokenizedData, display: Display) -> None:
     """Fill the latent cache of every tokenizer that the plan uses; of an endless world, as far as the disk allows."""
-    fill_latents(plan.experiment.tokenizers, plan.experiment.recipe.num_training_images, results, dataset, display)
+    for num, tokenizers in plan.cached.items():
+        fill_latents(tokenizers, num, results, dataset, display)
 
 
 def fill_latents(tokenizers: list[str], wanted: int, results: Results, dataset: TokenizedData, display: Display) -> None:

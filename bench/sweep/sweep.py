@@ -55,7 +55,7 @@ def begin(plan: Plan, results: Results, dataset: TokenizedData, display: Display
     if jobs:
         from bench.evaluate.open import check_judge  # imported late: takes seconds, and a finished sweep judges nothing
 
-        dataset.check(plan.experiment.recipe.num_training_images)
+        dataset.check(max(plan.cached))
         check_judge(dataset)
     bind_experiment(results, plan.identity)
     save_frame(plan.frame, results.plan)
