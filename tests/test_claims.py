@@ -82,6 +82,7 @@ def test_tokens_per_image_are_those_of_the_data(experiment: Experiment) -> None:
 
 def test_options_and_steps_change_traits() -> None:
     assert traits("mar", {"head": "squared-error"}, [8], 16)["loss"] == "squared-error"
+    assert traits("masked-token", {"weight": "elbo"}, [8], 16)["loss"] == "likelihood bound"
     steps = {tuple(s): traits("mar", {}, list(s), 16)["tokens_per_step"] for s in ((16,), (8,), (8, 16), (None,))}
     assert list(steps.values()) == ["one", "several", "varied", "one"]
     assert traits("mar", {}, [8], None)["tokens_per_step"] == "unknown"

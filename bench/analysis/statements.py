@@ -10,6 +10,7 @@ from bench.analysis.effects import Estimate, advantage, catches_up, cheaper
 from bench.analysis.traits import Traits
 
 KILIAN, LI = "Kilian et al. 2024", "Li et al. 2024"
+TIAN, REN, GENG, ARRIOLA = "Tian et al. 2024", "Ren et al. 2025", "Geng et al. 2025", "Arriola et al. 2025"
 Pair = tuple[str, str]
 
 
@@ -63,7 +64,7 @@ def _words(traits: Traits) -> str:
 
 
 NEXT = {"paradigm": "next-token", "order": "raster"}
-MASKED, DIFFUSION = {"paradigm": "masked-token"}, {"paradigm": "diffusion"}
+MASKED, DIFFUSION = {"paradigm": "masked-token", "loss": "cross-entropy"}, {"paradigm": "diffusion"}
 MAR = {"paradigm": "mar", "loss": "diffusion"}
 CAUSAL, BIDIRECTIONAL = {"attention": "causal"}, {"attention": "bidirectional"}
 RANDOM, RASTER = {"order": "random"}, {"order": "raster"}
@@ -184,5 +185,33 @@ STATEMENTS = (
         worse=({"loss": "squared-error"},),
         same=("paradigm", "order", "attention", "tokens_per_step"),
         estimate=FID_AT_TOP,
+    ),
+    Statement(
+        text="Next-scale prediction beats next-token prediction and diffusion",
+        source=TIAN,
+        better=({"paradigm": "next-scale"},),
+        worse=(NEXT, DIFFUSION),
+        estimate=FID_AT_TOP,
+    ),
+    Statement(
+        text="Next-cell prediction beats next-token prediction and diffusion",
+        source=REN,
+        better=({"paradigm": "next-cell"},),
+        worse=(NEXT, DIFFUSION),
+        estimate=FID_AT_TOP,
+    ),
+    Statement(
+        text="MeanFlow needs less compute per sample than diffusion",
+        source=GENG,
+        better=({"paradigm": "mean-flow"},),
+        worse=(DIFFUSION,),
+        estimate=cheaper("flops_per_sample", counted=True),
+    ),
+    Statement(
+        text="Block diffusion has a better likelihood than masked diffusion",
+        source=ARRIOLA,
+        better=({"paradigm": "block-diffusion"},),
+        worse=({"paradigm": "masked-token", "loss": "likelihood bound"},),
+        estimate=advantage("validation_bits", -1),
     ),
 )

@@ -131,6 +131,8 @@ def traits(paradigm: str, options: Mapping[str, Any], steps: list[int | None], t
         found["order"] = str(options.get("order") or found["order"])
     if options.get("head"):
         found["loss"] = str(options["head"])
+    if options.get("weight") == "elbo":
+        found["loss"] = "likelihood bound"
     if paradigm == "block-diffusion" and tokens is not None:  # whose steps are those of a block, by default a row
         tokens = int(options.get("block") or math.isqrt(tokens))
     if "tokens_per_step" not in found:
