@@ -193,6 +193,15 @@ def test_cost_is_compared_at_a_quality_that_both_reach() -> None:
     assert "1e9 (diffusion)" in good.evidence
 
 
+def test_an_accuracy_of_nothing_matches_no_cost() -> None:
+    """Where one method follows no prompt, costs are compared at an FID that both reach."""
+    frame, text = synthetic.table(synthetic.BUDGETS), "Next-token prediction needs the least compute per sample"
+    frame.loc[frame["method"] == "diffusion", "prompt_accuracy"] = 0.0
+    pair = next(effect for effect in verdicts(frame)[text].effects if effect.second == "diffusion")
+    assert " at fid " in pair.text
+    assert "prompt_accuracy" not in pair.text
+
+
 def test_a_quality_that_test_rows_do_not_confirm_decides_nothing() -> None:
     frame = synthetic.table(synthetic.BUDGETS)
     frame.loc[(frame["split"] == "test") & (frame["method"] == "next-token"), "prompt_accuracy"] = 0.05

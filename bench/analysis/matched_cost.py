@@ -51,14 +51,18 @@ def points_of(analysis: Analysis, metric: Metric, column: str) -> pd.DataFrame:
 
 
 def matched_quality(analysis: Analysis, a: str, b: str, column: str) -> tuple[Metric, float] | None:
-    """The best quality that every seed of both methods reaches, and its metric: prompt accuracy, or FID where there is none."""
+    """The best quality that every seed of both methods reaches, and its metric: prompt accuracy, or FID where there is none or one
+    follows no prompt, since every setting reaches an accuracy of 0."""
     for name in ("prompt_accuracy", "fid"):
         metric = METRICS[name]
         points = points_of(analysis, metric, column)
         best = points[points["method"].isin([a, b])].groupby(["method", "seed"])["quality"]
         reached = best.max() if metric.higher_is_better else best.min()
-        if {a, b} <= set(reached.index.get_level_values(0)):
-            return metric, float(reached.min() if metric.higher_is_better else reached.max())
+        if not {a, b} <= set(reached.index.get_level_values(0)):
+            continue
+        level = float(reached.min() if metric.higher_is_better else reached.max())
+        if level > 0:
+            return metric, level
     return None
 
 
