@@ -51,8 +51,8 @@ def points_of(analysis: Analysis, metric: Metric, column: str) -> pd.DataFrame:
 
 
 def matched_quality(analysis: Analysis, a: str, b: str, column: str) -> tuple[Metric, float] | None:
-    """The best quality that every seed of both methods reaches, and its metric: prompt accuracy, or FID where there is none or one
-    follows no prompt, since every setting reaches an accuracy of 0."""
+    """The best quality that every seed of both methods reaches, and its metric: prompt accuracy, or FID where there is none, or
+    where one of them follows no prompt, since every setting reaches an accuracy of 0."""
     for name in ("prompt_accuracy", "fid"):
         metric = METRICS[name]
         points = points_of(analysis, metric, column)
