@@ -147,6 +147,9 @@ class Paradigm(nn.Module, ABC):
     """Raise when results change; it is part of the run_id. Other packages are named there by version and source too."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of parameters that the loss alone reads, such as an auxiliary head; samplers read all others."""
+    whole_batch: ClassVar[bool] = False
+    """Whether the loss compares the images of a step with each other, so that it needs them all at once: on one device, and not
+    in micro-batches."""
     roles: ClassVar[Mapping[str, Role]] = {}
     """What parameters are to the width ("input", "hidden", "output", "vector" or "fixed"), by the beginning of their names, where
     their shapes do not tell (bench/parametrization.py)."""
@@ -175,7 +178,7 @@ class Paradigm(nn.Module, ABC):
         """Training loss.
 
         Random numbers come from torch's global generator: what decides a shape first, as a scalar; noise with the image as the
-        leading axis, so that devices can share a batch (bench/randomness.py). No image may see another.
+        leading axis, so that devices can share a batch (bench/randomness.py). No image may see another, unless `whole_batch`.
 
         Args:
             tokens: as `reads` says.

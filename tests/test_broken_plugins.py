@@ -6,11 +6,17 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from miniature import EXPERIMENT
 from torch import nn
 
+from bench.data.open import open_data
+from bench.flops import step
 from bench.flops.count import FlopCount
 from bench.flops.meter import FlopMeter
 from bench.paradigm import Condition
+from bench.plan.machine import Machine
+from bench.plan.plan import make_plan
+from bench.registry import BUILT_INS
 from bench.testing import build, check_paradigm, example_batch, learn, learning, paradigm_checks
 from paradigms.diffusion import Diffusion
 from paradigms.masked_token import MaskedToken
@@ -344,6 +350,46 @@ def test_a_patched_meter_is_found() -> None:
         assert CHECKS["harness"](PatchesTheMeter) == ["it replaces what belongs to the suite: bench.flops.meter.FlopMeter.bill"]
     finally:
         FlopMeter.bill = honest
+
+
+def test_patched_data_of_the_rule_is_found() -> None:
+    product = torch.ops.aten.addmm
+    honest, free = step.FORMULAS[product], step.FREE
+    try:
+        step.FORMULAS[product] = lambda *args, **options: honest(*args, **options) // 2
+        assert CHECKS["harness"](NextToken) == ["it replaces what belongs to the suite: bench.flops.step.FORMULAS"]
+        step.FORMULAS[product] = honest
+        step.FREE = free | {"linalg_pinv"}
+        assert CHECKS["harness"](NextToken) == ["it replaces what belongs to the suite: bench.flops.step.FREE"]
+    finally:
+        step.FORMULAS[product], step.FREE = honest, free
+
+
+class Contrastive(Diffusion):
+    """Images of a step are told from each other."""
+
+    def loss(self, tokens, condition):
+        found, scalars = super().loss(tokens, condition)
+        apart = (tokens.flatten(1)[:, None] - tokens.flatten(1)[None]).square().mean(2)
+        return found - 0.01 * apart.mean(1), scalars
+
+
+class WholeBatch(Contrastive):
+    whole_batch = True
+
+
+def test_a_loss_that_needs_the_whole_batch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes then, and no plan divides its batches."""
+    (said,) = CHECKS["loss-division"](Contrastive)
+    assert "or say `whole_batch = True`" in said
+    assert CHECKS["loss-division"](WholeBatch) == []
+    monkeypatch.setitem(BUILT_INS, "whole-batch", f"{__name__}:WholeBatch")
+    method = replace(EXPERIMENT.methods[0], paradigm="whole-batch")
+    experiment = replace(EXPERIMENT, methods=(method,))
+    dataset = open_data("shapes32")
+    with pytest.raises(ValueError, match="the loss of whole-batch needs a whole batch at once; leave out DEVICES"):
+        make_plan(experiment, round(4e9), dataset, Machine("cpu", 1, 1, micro_batch=2))
+    assert make_plan(experiment, round(4e9), dataset, Machine("cpu", 1, 1)).runs
 
 
 class SteepSchedule(Diffusion):

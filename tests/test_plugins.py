@@ -172,7 +172,8 @@ def test_the_wheel_of_the_suite_works_from_any_folder(tmp_path: Path) -> None:
     for part in (
         "weights/shapes32-v1/card.json",
         "templates/page.html.jinja",
-        "templates/plugin/module.py.jinja",
+        "templates/plugin/module_codes.py.jinja",
+        "templates/plugin/module_latents.py.jinja",
         "experiments/shapes.py",
     ):
         assert f"bench/{part}" in held

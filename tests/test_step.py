@@ -199,19 +199,62 @@ def test_work_in_hooks_is_billed() -> None:
         handle.remove()
 
 
+def test_values_that_an_optimizer_hook_touches_are_held_to_the_ceiling() -> None:
+    x, y = torch.empty(512, 512, 64, device="meta"), torch.empty(512, 1, 64, device="meta")
+
+    def multiply(*_: object) -> None:
+        (x * y).sum(-1)
+
+    handle = register_optimizer_step_pre_hook(multiply)
+    try:
+        with pytest.raises(UncountedOperatorError, match="operators that cost nothing touch"):
+            meter_of(Diffusion).count(BATCH, 0)
+    finally:
+        handle.remove()
+
+
 class RandomSlice(NextToken):
     """A product of a random slice, by the function and not by a layer."""
+
+    @staticmethod
+    def multiply(left: Tensor, right: Tensor) -> Tensor:
+        return F.linear(left, right)
 
     def loss(self, tokens, condition):
         rows = 1 + int(torch.randint(CODES.vocabulary, ()))
         found, scalars = super().loss(tokens, condition)
         weight = self.head.logits.weight
-        return found + 0 * F.linear(weight[:rows], weight).sum() / len(tokens), scalars
+        return found + 0 * self.multiply(weight[:rows], weight).sum() / len(tokens), scalars
 
 
-def test_random_slices_are_billed_by_what_ran() -> None:
-    meter = meter_of(RandomSlice)
-    real = build(RandomSlice, "cpu")
+class SlicesByLinearAlgebra(RandomSlice):
+    @staticmethod
+    def multiply(left: Tensor, right: Tensor) -> Tensor:
+        return torch.linalg.matmul(left, right.T)
+
+
+class SlicesByChain(RandomSlice):
+    @staticmethod
+    def multiply(left: Tensor, right: Tensor) -> Tensor:
+        return torch.linalg.multi_dot((left, right.T, right))
+
+
+class LazyPenalty(NextToken):
+    """A gradient of the weights in some steps: the products of the forward pass are those of every step."""
+
+    def loss(self, tokens, condition):
+        lazy = int(torch.randint(3, ()))
+        found, scalars = super().loss(tokens, condition)
+        if not lazy:
+            (grad,) = torch.autograd.grad(found.sum(), self.embed_tokens.weight, create_graph=True)
+            found = found + 0 * grad.square().sum()
+        return found, scalars
+
+
+@pytest.mark.parametrize("cls", [RandomSlice, SlicesByLinearAlgebra, SlicesByChain, LazyPenalty])
+def test_random_slices_are_billed_by_what_ran(cls: type) -> None:
+    meter = meter_of(cls)
+    real = build(cls, "cpu")
     tokens, _ = example_batch(real.space, BATCH)
     inputs = tokens, torch.ones(BATCH, CONDITIONS.num_tokens, dtype=torch.int64), torch.zeros(BATCH, dtype=torch.bool)
     bills = []
@@ -220,8 +263,13 @@ def test_random_slices_are_billed_by_what_ran() -> None:
         with meter.watching():
             LossForward(real)(*inputs)
         bills.append(meter.bill(BATCH, seed).dense)
-        assert bills[-1] == ran(RandomSlice, seed)
-    assert len(set(bills)) > 4
+        assert bills[-1] == ran(cls, seed)
+    assert len(set(bills)) > (1 if cls is LazyPenalty else 4)
+
+
+def test_a_loss_that_looks_into_the_graph_in_some_steps_is_planned() -> None:
+    counts = meter_of(LazyPenalty).expected(list(range(12)), BATCH)
+    assert [count.dense for count in counts] == [ran(LazyPenalty, seed) for seed in range(12)]
 
 
 class CostsByChance(Diffusion):
@@ -324,6 +372,10 @@ ELEMENTWISE = {
     "cumulative maximum": lambda x: x.cummax(1).values,
     "masked in place": lambda x: x.clone().masked_fill_(x.detach() > 0, 0.0),
     "smooth_l1": lambda x: F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none"),
+    "binary cross entropy": lambda x: F.binary_cross_entropy_with_logits(x, x.detach().sigmoid(), reduction="none"),
+    "instance norm": lambda x: F.instance_norm(x.transpose(1, 2)),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x.transpose(1, 2).unflatten(2, (4, 4)), 2),
+    "unfold": lambda x: F.unfold(x.transpose(1, 2).unflatten(2, (4, 4)), 2),
 }
 
 
@@ -378,7 +430,13 @@ def test_python_functions_are_seen_through() -> None:
         assert count_step(model, (torch.empty(1, 64, 64),), width=64) == layer + 2 * 2 * 64**3
 
 
-@pytest.mark.parametrize("call", [torch.linalg.pinv, torch.cholesky_inverse, lambda x: torch.fft.fft(x).abs()])
+def flash(x: Tensor) -> Tensor:
+    """Attention by the kernel that torch tags as it tags random draws."""
+    heads = x.detach().view(1, 1, *x.shape)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(heads, heads, heads)[0][0, 0]
+
+
+@pytest.mark.parametrize("call", [torch.linalg.pinv, torch.cholesky_inverse, lambda x: torch.fft.fft(x).abs(), flash])
 def test_unknown_operators_are_refused(call) -> None:
     with torch.device("meta"), pytest.raises(UncountedOperatorError, match="does not know"):
         count_step(Calls(lambda x: call(x[0]).sum(-1)), (torch.empty(1, 64, 64),), width=64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 
 from bench.config.file import load_experiment
 from bench.errors import UserError
@@ -49,7 +50,8 @@ def new(options: argparse.Namespace) -> None:
     from bench.cli.scaffold import write_plugin
 
     folder = write_plugin(options.name, options.folder, options.reads)
-    print(f"{folder} is written; next: pip install --editable {folder} && paradigm-bench check {options.name}")
+    python = sys.executable
+    print(f"{folder} is written; next: {python} -m pip install --editable {folder} && {python} -m bench check {options.name}")
 
 
 def sample(options: argparse.Namespace) -> None:

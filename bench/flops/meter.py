@@ -201,7 +201,13 @@ class FlopMeter:
         times = COUNTED_TWICE if self.rule == "meta-v2" else 1
         watch = self._products
         for seed in seeds:
-            products, discount = watch(batch, seed)
+            try:
+                products, discount = watch(batch, seed)
+            except Exception:  # a loss that in this draw looks into the graph behind a block that was not run
+                if watch == self._products:
+                    raise
+                watch = self._products
+                products, discount = watch(batch, seed)
             if not counts and self._blocks_agree(products, discount, batch, seed):
                 watch = self._remembered_products
             if self._times_counted.get(products, 0) >= times:

@@ -29,12 +29,14 @@ MULTIPLIED = {
 """Functions whose result is a sum over the last axis of one operand, and which operand."""
 OTHERS = frozenset(
     """
-    __rmatmul__ addmm_ addmv_ addbmm addbmm_ baddbmm_ bilinear chain_matmul cdist conv1d conv2d conv3d conv_tbc convolution
-    conv_transpose1d conv_transpose2d conv_transpose3d corrcoef cov einsum gru gru_cell inner lstm lstm_cell matrix_exp
-    matrix_power multi_dot multi_head_attention_forward rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell tensordot vdot vecdot
+    __rmatmul__ _convolution _scaled_dot_product_attention_math addbmm addbmm_ addmm_ addmv_ backward baddbmm_ bilinear cdist
+    chain_matmul conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution corrcoef cov
+    einsum grad gru gru_cell inner linalg_matmul linalg_matrix_exp linalg_matrix_power linalg_multi_dot linalg_vecdot lstm
+    lstm_cell matrix_exp matrix_power multi_head_attention_forward rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell tensordot vdot
+    vecdot
     """.split()
 )
-"""Further functions that multiply: noted by the shapes that they get."""
+"""Further functions that multiply, derivatives among them: noted by the shapes that they get."""
 
 
 class ProductWatch(TorchFunctionMode):

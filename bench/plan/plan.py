@@ -28,6 +28,7 @@ from bench.plan.sizes_cost import exact_costs
 from bench.processor import keep_memory
 from bench.progress import format_hours
 from bench.randomness import micro_batches
+from bench.registry import load
 from bench.results.columns import PLAN_COLUMNS
 from bench.results.identity import Identity
 
@@ -214,7 +215,8 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     climber = None if experiment.ladder is None else Climber(experiment, budget, cost)
     cells = list(grid_cells(experiment, budget) if climber is None else climber.cells())
     for batch in sorted({cell.recipe.batch_size for cell in cells}):
-        micro_batches(batch, num_devices, machine.micro_batch)
+        if micro_batches(batch, num_devices, machine.micro_batch) * num_devices > 1:
+            _check_division(experiment.methods)
     runs: list[PlannedRun] = []
     for method in experiment.methods:
         own = [cell for cell in cells if cell.method is method]
@@ -261,6 +263,15 @@ def _counting(experiment: Experiment, method: Method, budget: int, dataset: Toke
         return count_run(*build(size), dataset.conditions)
 
     return cache(count) if experiment.ladder is None else exact_costs(count, lambda size: num_parameters(build(size)[1]))
+
+
+def _check_division(methods: tuple[Method, ...]) -> None:
+    """Refuse methods whose loss needs a whole batch where a batch is divided."""
+    whole = [method.name for method in methods if load(method.paradigm).whole_batch]
+    if whole:
+        raise ValueError(
+            f"the loss of {', '.join(whole)} needs a whole batch at once; leave out DEVICES, NODES and MICRO_BATCH, or the method"
+        )
 
 
 def _check_steps(runs: list[PlannedRun], budget: int) -> None:

@@ -24,7 +24,7 @@ from bench.testing.example import (
     seeded_loss,
     takes_guidance,
 )
-from bench.testing.harness import replaced
+from bench.testing.harness import altered_rule, replaced
 
 STEPS = (2, 4)
 """Numbers of sampler steps that are tried."""
@@ -36,7 +36,7 @@ def check_harness(cls: type[Paradigm], **options: object) -> list[str]:
     tokens, condition = example_batch(paradigm.space)
     seeded_loss(paradigm, tokens, condition).mean().backward()
     draw(paradigm, condition)
-    found = replaced(cls.__module__.partition(".")[0])
+    found = replaced(cls.__module__.partition(".")[0]) + altered_rule()
     return [f"it replaces what belongs to the suite: {', '.join(found[:3])}"] if found else []
 
 

@@ -1,4 +1,4 @@
-"""Whether the suite's own functions are those of its source files, or were replaced by a plugin."""
+"""Whether the suite's own functions and the data of its FLOP rule are those of its source, or were changed by a plugin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from types import CodeType, FunctionType, ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from bench.flops import step
 
 WATCHED = ("bench.", "torch.utils.flop_counter")
 """Modules that count, train and judge."""
@@ -24,6 +29,40 @@ def replaced(package: str) -> list[str]:
             known = _defined(name, loader)
             found += [f"{name}.{path}" for path, codes in known.items() if _is_other(module, path, codes)]
     return found
+
+
+RULE = ("FREE", "INDEXING", "DEAR_KERNELS", "DEAR_PRIMITIVES", "VALUES_PER_FLOP")
+"""What decides a bill beside functions and formulas."""
+
+
+class _Known(nn.Module):
+    """A few products, whose cost is known in closed form: a layer with a bias, one without, and a product of batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.biased, self.plain = nn.Linear(4, 6), nn.Linear(4, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 4) to (B,)."""
+        y = self.biased(x)
+        return (y @ y.transpose(1, 2)).sum((1, 2)) + self.plain(x.flatten(0, 1)).sum()
+
+
+def altered_rule() -> list[str]:
+    """What of the FLOP rule's data is not that of its source, or bills a known step otherwise than in closed form."""
+    loader = step.__loader__
+    assert isinstance(loader, SourceFileLoader)
+    code, fresh = loader.get_code(step.__name__), ModuleType("step_as_written")
+    assert code is not None
+    exec(code, fresh.__dict__)
+    found = [name for name in RULE if getattr(step, name) != getattr(fresh, name)]
+    batch = 2
+    with torch.device("meta"):
+        counted = step.count_step(_Known(), (torch.empty(batch, 3, 4),), width=1)
+    layers, products = 2 * 3 * 4 * (6 + 5) * batch, 2 * 3 * 6 * 3 * batch  # the layers' input needs no gradient
+    if counted != 2 * layers + 3 * products or step.FORMULAS.keys() != fresh.FORMULAS.keys():
+        found.append("FORMULAS")
+    return [f"{step.__name__}.{name}" for name in found]
 
 
 @cache

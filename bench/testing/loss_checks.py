@@ -64,7 +64,9 @@ def check_modes(cls: type[Paradigm], **options: object) -> list[str]:
 
 
 def check_division(cls: type[Paradigm], **options: object) -> list[str]:
-    """Halves of a batch give what their images get in the whole."""
+    """Halves of a batch give what their images get in the whole, unless the loss says that it needs the whole."""
+    if cls.whole_batch:
+        return []
     paradigm, tokens, condition, loss = _example(cls, options)
     halves = []
     for index in range(2):
@@ -76,7 +78,8 @@ def check_division(cls: type[Paradigm], **options: object) -> list[str]:
     if torch.isfinite(loss).all() and not torch.allclose(loss, torch.cat(halves), rtol=1e-4, atol=1e-5):
         return [
             "the loss of half a batch is not that of these images in the whole batch, so devices could not share a step: draw "
-            "noise with the image as the leading axis, what a batch shares as a scalar, and mix no images"
+            "noise with the image as the leading axis, what a batch shares as a scalar, and mix no images, or say "
+            "`whole_batch = True`"
         ]
     return []
 
