@@ -144,13 +144,13 @@ def source_files(cls: type) -> list[tuple[Path, str]]:
         top = parent.__module__.partition(".")[0]
         if top in SUITE | FOREIGN:
             continue
-        file = getattr(sys.modules[top], "__file__", None) or sys.modules[parent.__module__].__file__
-        assert file is not None, f"{parent} has no source"
-        path = Path(file)
-        if path.name != "__init__.py":
-            found[path.name] = path
-            continue
-        for inside in path.parent.rglob("*"):
-            if inside.suffix in CODE:
-                found[f"{top}/{inside.relative_to(path.parent).as_posix()}"] = inside
+        package = sys.modules[top]
+        folders = [Path(folder) for folder in getattr(package, "__path__", ())]  # several of a package without __init__.py
+        for folder in folders:
+            for inside in folder.rglob("*"):
+                if inside.suffix in CODE:
+                    found[f"{top}/{inside.relative_to(folder).as_posix()}"] = inside
+        if not folders:
+            assert package.__file__ is not None, f"{parent} has no source"
+            found[Path(package.__file__).name] = Path(package.__file__)
     return sorted(((path, inside) for inside, path in found.items()), key=lambda each: each[1])

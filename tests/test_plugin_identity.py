@@ -85,11 +85,16 @@ def test_source_and_version_are_part_of_the_name(package: Package) -> None:
     assert run_of_mine() == first
 
 
-def test_a_package_of_several_files_is_hashed_whole(package: Package) -> None:
+@pytest.mark.parametrize("regular", [True, False], ids=["regular", "namespace"])
+def test_a_package_of_several_files_is_hashed_whole(package: Package, regular: bool) -> None:
     (package.folder / "my_package.py").unlink()
     inside = package.folder / "my_package"
     inside.mkdir()
-    (inside / "__init__.py").write_text("from my_package.model import Mine\n")
+    if regular:
+        (inside / "__init__.py").write_text("from my_package.model import Mine\n")
+    else:
+        entry = package.folder / "my_package-0.dist-info" / "entry_points.txt"
+        entry.write_text("[paradigm_bench.paradigms]\nmine = my_package.model:Mine\n")
     (inside / "model.py").write_text("from paradigms.next_token import NextToken\n\n\nclass Mine(NextToken):\n    pass\n")
     (inside / "helper.py").write_text("A = 1\n")
     sys.modules.pop("my_package", None)
