@@ -176,6 +176,8 @@ def test_runs_that_leave_their_plan_are_flagged(tmp_path: Path) -> None:
     assert off_plan({"steps": 266, "flops_per_image": 10.0}, {"steps": 248, "flops_per_image": 10}) == "steps 248 for 266 planned"
     assert off_plan({"steps": 266, "flops_per_image": 10.0}, {"steps": 262, "flops_per_image": 10}) is None
     assert off_plan({"steps": 266}, {}) is None
+    dearer = off_plan({"steps": 266, "flops_per_image": 10.0}, {"steps": 266, "flops_per_image": 11})
+    assert dearer == "flops_per_image 11 for 10 planned"
 
 
 def test_old_tables_stay_readable_under_their_rule() -> None:
