@@ -204,6 +204,7 @@ def test_fast_paths_are_billed_as_their_slow_twins(fast: str, monkeypatch: pytes
     meters[0].attach(paradigm)
     torch.manual_seed(3)
     with torch.autocast("cpu", torch.bfloat16, enabled=fast == "bf16"), meters[0].watching():
-        paradigm.loss(tokens, condition)[0].mean().backward()
+        loss = paradigm.loss(tokens, condition)[0].mean()
+    loss.backward()
     assert meters[0].bill(len(tokens), 3) == meters[1].count(len(tokens), 3)
     assert len(torch.overrides._get_current_function_mode_stack()) == 0
