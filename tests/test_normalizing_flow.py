@@ -80,7 +80,7 @@ def test_the_optimum_for_gaussian_latents() -> None:
 def test_noise_is_added_to_the_latents() -> None:
     """At the start .5 mean (x + noise)^2: half of its variance more."""
     tokens = torch.zeros(500, LATENTS.num_tokens, LATENTS.channels)
-    assert float(build(noise=0.2).loss(tokens, conditions(500))[0].mean()) == pytest.approx(0.5 * 0.2**2, rel=0.02)
+    assert build(noise=0.2).loss(tokens, conditions(500))[0].mean().item() == pytest.approx(0.5 * 0.2**2, rel=0.02)
 
 
 def test_guidance_mixes_shift_and_log_scale() -> None:
