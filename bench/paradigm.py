@@ -138,7 +138,7 @@ class Paradigm(nn.Module, ABC):
     """Which images it takes: those of one grid, "any" as a plain sequence of tokens, or those of several grids."""
     reads_features: ClassVar[bool] = False
     """Whether the loss reads features of a frozen network too: `condition.features`, from a tokenizer such as
-    "autoencoder-kl+autoencoder-fsq"."""
+    "autoencoder-kl+autoencoder-fsq-latents"."""
     loss_unit: str
     """What one unit of the loss is, for axis labels; an instance may name its own where an option decides it."""
     default_steps: ClassVar[int | None]

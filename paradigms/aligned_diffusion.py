@@ -3,8 +3,8 @@
 Letters: B images, N tokens, M condition tokens, D width, P vectors with F feature channels.
 
 The hidden state of an early block is projected by a small network and pulled towards the features of the clean image by their
-cosine (section 3.2, equation 8), beside the loss of flow matching. The features come with the tokenizer ("a+b" has those of b),
-one vector per token; the frozen network is billed with every image. The sampler is that of `Diffusion`, at its cost.
+cosine (loss.py of the published code), beside the loss of flow matching. The features come with the tokenizer ("a+b" has those
+of b), one vector per token; the frozen network is billed with every image. The sampler is that of `Diffusion`, at its cost.
 
 Left out of the paper: DINOv2 as the network, which is a matter of the tokenizer.
 """
@@ -23,7 +23,7 @@ from bench.paradigm import Condition, ConditionSpace, TokenSpace
 from paradigms.diffusion import Diffusion
 
 DEPTH_SHARE = 1 / 3
-"""Of the blocks, those below the one that is aligned (8 of 24 in SiT-L/2: Yu et al. 2025, table 2)."""
+"""Of the blocks, those up to and with the one that is aligned (8 of 24 in SiT-L/2: the published code)."""
 HIDDEN_WIDTH = 2
 """Of the projection's hidden layers, times the backbone's width (2,048 at width 1,024: the published code)."""
 
@@ -40,7 +40,7 @@ class AlignedDiffusion(Diffusion):
     ) -> None:
         """Options beside those of `Diffusion`.
 
-        weight: of the alignment (lambda, section 4.1); at 0 the loss is that of `Diffusion`.
+        weight: of the alignment (.5 in the published code); at 0 the loss is that of `Diffusion`.
         """
         super().__init__(backbone, space, conditions, **options)
         if not weight >= 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -202,8 +202,13 @@ FITTED = ("validation_loss", "fid", "kid", "prompt_accuracy")
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
     """Methods of a table, built-ins first."""
-    found = list(dict.fromkeys(frame["method"]))
-    return [m for m in ORDER if m in found] + sorted(m for m in found if m not in ORDER)
+    return in_order(frame["method"])
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Each name once: the papers' four first, the others by the alphabet."""
+    found = set(names)
+    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
 
 
 def criterion(validation: pd.DataFrame, metric: Metric) -> Metric | None:

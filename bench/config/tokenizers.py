@@ -120,6 +120,12 @@ class TokenizerConfig:
     tokenizer called "a+b" has the tokens of a and the features of b."""
 
 
+def split_features(name: str) -> tuple[str, str]:
+    """The tokenizers of tokens and of features that a name "a+b" means; the second is empty where there are no features."""
+    tokens, _, features = name.partition("+")
+    return tokens, features
+
+
 TOKENIZERS = {
     "autoencoder-kl": TokenizerConfig(part="autoencoder-kl"),
     "autoencoder-fsq": TokenizerConfig(part="autoencoder-fsq"),

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from bench.conditioning import ConditionSpace
-from bench.config.tokenizers import ImageAutoencoderConfig, PixelConfig, PluginConfig, TokenizerConfig
+from bench.config.tokenizers import ImageAutoencoderConfig, PixelConfig, PluginConfig, TokenizerConfig, split_features
 from bench.data.latents import Encoded
 from bench.errors import nearest
 from bench.files import file_hash
@@ -151,7 +151,7 @@ class TokenizedData(ABC):
         Raises:
             ValueError: naming the file that is missing and the command that makes or fetches it.
         """
-        for name in {part for given in names for part in given.split("+")}:
+        for name in {part for given in names for part in split_features(given) if part}:
             if not self.tokenizer_hash(name):
                 self.autoencoder(self.tokenizer_config(name).part)
 
@@ -187,7 +187,7 @@ class TokenizedData(ABC):
         Raises:
             ValueError: for an unknown name, or features that are codes.
         """
-        tokens, _, features = name.partition("+")
+        tokens, features = split_features(name)
         if features:
             if self.space(features).kind != "latents":
                 raise ValueError(f"tokenizer {name!r}: {features!r} gives codes; features are latents of another tokenizer")
@@ -204,15 +204,15 @@ class TokenizedData(ABC):
         return Tokenizer(self.autoencoder(config.part), config, self.tokenizer(config.features) if config.features else None)
 
     def tokenizer_hash(self, name: str) -> str:
-        """Short hash of a tokenizer's weights; empty when they are not on this machine."""
-        config = self.tokenizer_config(name)
-        return self.hash_with_features(name) if config.features else self.hash(config.part)
-
-    def hash_with_features(self, name: str) -> str:
-        """Short hash of two tokenizers, "a+b"; empty when the weights of one are not on this machine."""
-        tokens, _, features = name.partition("+")
-        both = [self.tokenizer_hash(tokens), self.tokenizer_hash(features)]
+        """Short hash of a tokenizer's weights, those of its features included; empty when some are not on this machine."""
+        if not self.tokenizer_config(name).features:
+            return self._tokens_hash(name)
+        both = [self.tokenizer_hash(part) for part in split_features(name)]
         return hashlib.sha256("+".join(both).encode()).hexdigest()[:12] if all(both) else ""
+
+    def _tokens_hash(self, name: str) -> str:
+        """The same of a tokenizer without features."""
+        return self.hash(self.tokenizer_config(name).part)
 
     def space(self, tokenizer: str) -> TokenSpace:
         """A tokenizer's token space, known without its weights."""

@@ -188,11 +188,9 @@ class TokenizedImages(TokenizedData):
             return self.hash(autoencoder)
         return pretrained_hash(config) or config.sha256[:12]
 
-    def tokenizer_hash(self, name: str) -> str:
+    def _tokens_hash(self, name: str) -> str:
         """Hash of the weights and of how tokens are made of them; empty when the weights are not on this machine."""
         config = self.tokenizer_config(name)
-        if config.features:
-            return self.hash_with_features(name)
         autoencoder, weights = asdict(self.autoencoder_config(config.part)), self._weights_hash(config.part)
         for key in ("source", "sha256", "period"):  # photographs are not made of fields
             autoencoder.pop(key, None)

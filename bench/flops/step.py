@@ -47,9 +47,8 @@ FREE = frozenset(
     scatter_reduce searchsorted select_backward select_scatter set slice_backward slice_scatter smooth_l1_loss
     smooth_l1_loss_backward soft_margin_loss soft_margin_loss_backward softplus_backward sort split_with_sizes_copy squeeze
     squeeze_copy stack std std_mean sum take topk trace tril tril_indices triu triu_indices unfold_backward unsqueeze_copy
-    upsample_nearest1d
-    upsample_nearest1d_backward upsample_nearest2d upsample_nearest2d_backward value_selecting_reduction_backward var var_mean
-    view_copy zero zeros zeros_like
+    upsample_nearest1d upsample_nearest1d_backward upsample_nearest2d upsample_nearest2d_backward
+    value_selecting_reduction_backward var var_mean view_copy zero zeros zeros_like
     """.split()
 )
 """Operators of torch that move, reduce or normalize values; views, draws and what torch itself calls pointwise are free too."""

@@ -96,8 +96,8 @@ class Plan:
     budget: int
     runs: tuple[PlannedRun, ...]
     machine: Machine
-    cache_bytes: dict[str, int]
-    """What each tokenizer's latent cache takes on disk."""
+    row_bytes: dict[str, int]
+    """What one image takes in each tokenizer's latent cache."""
     choices: tuple[Choice, ...] = ()
     """What was chosen, and the law that chose it."""
     up_to: float = math.inf
@@ -131,6 +131,13 @@ class Plan:
         for planned in self.runs:
             found.setdefault(planned.num_training_images, set()).add(planned.run.tokenizer)
         return {num: sorted(names) for num, names in sorted(found.items())}
+
+    @property
+    def cache_bytes(self) -> dict[str, int]:
+        """What each tokenizer's latent caches take on disk."""
+        return {
+            name: row * sum(num for num, names in self.cached.items() if name in names) for name, row in self.row_bytes.items()
+        }
 
     @cached_property
     def trunks(self) -> dict[str, list[PlannedRun]]:
@@ -246,9 +253,8 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     machine = share_devices(machine, max(p.run.width for p in runs), needed, device_memory())
     if climber is not None:
         experiment = replace(experiment, recipe=replace(experiment.recipe, num_training_images=climber.num_training_images))
-    cached = {(p.run.tokenizer, p.num_training_images) for p in runs}
-    cache_bytes = {n: sum(num for name, num in cached if name == n) * dataset.row_bytes(n) for n in experiment.tokenizers}
-    return Plan(experiment, budget, tuple(runs), machine, cache_bytes, explain(experiment, cells, climber))
+    row_bytes = {name: dataset.row_bytes(name) for name in experiment.tokenizers}
+    return Plan(experiment, budget, tuple(runs), machine, row_bytes, explain(experiment, cells, climber))
 
 
 def _counting(experiment: Experiment, method: Method, budget: int, dataset: TokenizedData) -> Callable[[Size], RunCost]:

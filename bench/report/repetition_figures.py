@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from bench.analysis.comparison import Analysis
-from bench.analysis.metrics import ORDER
+from bench.analysis.metrics import in_order
 from bench.analysis.repetition import Repeated, repetition, tolerated
 from bench.progress import format_number
 from bench.report.style import Chart, add_legend, finish_axes, look, panels, protocol_line
@@ -46,16 +47,15 @@ def _said(found: list[Repeated]) -> str:
     curves = {name: curve for (budget, name), curve in _curves(found).items() if budget == top}
     epochs = {name: tolerated(curve, HARM) for name, curve in curves.items()}
     ranked = sorted(epochs, key=lambda name: epochs[name])
-    reached = [f"{format_number(epochs[name], 2)} epochs ({name})" for name in ranked if epochs[name] < float("inf")]
-    never = [name for name in ranked if epochs[name] == float("inf")]
+    reached = [f"{format_number(epochs[name], 2)} epochs ({name})" for name in ranked if epochs[name] < math.inf]
+    never = [name for name in ranked if epochs[name] == math.inf]
     return ", ".join([*reached, *([f"none that was tried ({', '.join(never)})"] if never else [])])
 
 
 def _draw(analysis: Analysis, found: list[Repeated]) -> Figure:
     curves = _curves(found)
     budgets = sorted({budget for budget, _ in curves})
-    names = {name for _, name in curves}
-    ordered = [name for name in ORDER if name in names] + sorted(names - set(ORDER))
+    ordered = in_order(name for _, name in curves)
     titles = [f"{format_number(budget)} training FLOPs" for budget in budgets]
     figure, every = panels(titles, protocol_line(analysis.rows("validation_loss")), width=5.2, height=3.8)
     for axes, budget in zip(every, budgets, strict=True):

@@ -102,7 +102,7 @@ def load_search(results: Results) -> pd.DataFrame | None:
     Raises:
         ValueError: when there is a folder whose table cannot be read.
     """
-    found = _beside(results, *(f"{name}{SEARCH_ENDING}" for name in (results.root.resolve().name, _experiment_name(results))))
+    found = _beside(results, (results.root.resolve().name, _experiment_name(results)), (SEARCH_ENDING,))
     return load_table(found.root) if found else None
 
 
@@ -113,8 +113,7 @@ def load_reference(results: Results) -> tuple[str, pd.DataFrame] | None:
     Raises:
         ValueError: when there is a folder whose table cannot be read.
     """
-    name = _experiment_name(results)
-    found = _beside(results, *(f"{name}{ending}" for ending in REFERENCE_ENDINGS)) if name else None
+    found = _beside(results, (_experiment_name(results),), REFERENCE_ENDINGS)
     return (found.root.name, load_table(found.root)) if found and found.root != results.root.resolve() else None
 
 
@@ -123,9 +122,9 @@ def _experiment_name(results: Results) -> str:
     return str(read_json(results.experiment).get("name", "")) if results.experiment.exists() else ""
 
 
-def _beside(results: Results, *names: str) -> Results | None:
-    """The first folder of these names beside this one that has a table; this one may be it."""
-    beside = (Results(results.root.resolve().with_name(name)) for name in names)
+def _beside(results: Results, names: tuple[str, ...], endings: tuple[str, ...]) -> Results | None:
+    """The first folder beside this one with one of the names, empty ones apart, and endings that has a table; it may be this."""
+    beside = (Results(results.root.resolve().with_name(name + ending)) for name in names if name for ending in endings)
     return next((folder for folder in beside if folder.table.exists()), None)
 
 
