@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.backbone import Backbone, BackboneConfig
@@ -56,8 +57,8 @@ class TokenSpace:
     channels: int = 0
     vocabulary: int = 0
     scales: tuple[int, ...] = ()
-    """Sides of the square grids that an image's codes are made of, coarse to fine; the last is `grid`, and each divides it. The
-    tokens are the grids' in this order, each in raster order. Empty: one grid."""
+    """Sides of the square grids that an image's codes are made of, coarse to fine; the last is `grid`. The tokens are the grids'
+    in this order, each in raster order. Empty: one grid."""
     code_vectors: Tensor | None = field(default=None, compare=False, repr=False)
     """(V, C) float32 on the CPU: what the codes stand for, where it is known without weights."""
     features: FeatureSpace | None = None
@@ -65,9 +66,9 @@ class TokenSpace:
 
     def __post_init__(self) -> None:
         ascending = all(coarse < fine for coarse, fine in itertools.pairwise(self.scales))
-        fits = all(side > 0 and self.grid % side == 0 for side in self.scales) and self.scales[-1:] == (self.grid,)
+        fits = self.scales[:1] >= (1,) and self.scales[-1:] == (self.grid,)
         if self.scales and not (self.kind == "codes" and ascending and fits):
-            wanted = f"sides that ascend to the grid of {self.grid} and divide it, of codes"
+            wanted = f"sides that ascend to the grid of {self.grid}, of codes"
             raise ValueError(f"scales must be {wanted}, not {self.scales} of {self.kind}")
 
     @property
@@ -99,17 +100,18 @@ class TokenSpace:
 
 
 def shrink(image: Tensor, side: int) -> Tensor:
-    """The mean vectors of an image's blocks: (B, N, C) to (B, side side, C), both in raster order."""
-    block = math.isqrt(image.shape[1]) // side
-    return image.unflatten(1, (side, block, side, block)).mean((2, 4)).flatten(1, 2)
+    """The mean vectors of an image's areas: (B, N, C) to (B, side side, C), both in raster order; areas of a side that does not
+    divide the image's overlap by a row (torch's adaptive average pooling)."""
+    large = math.isqrt(image.shape[1])
+    picture = image.transpose(1, 2).unflatten(2, (large, large))
+    return F.adaptive_avg_pool2d(picture, side).flatten(2).transpose(1, 2)
 
 
 def enlarge(image: Tensor, side: int) -> Tensor:
-    """Each vector of an image in a block of its own: (B, N, C) to (B, side side, C), both in raster order."""
+    """Each vector of an image repeated in an area of its own: (B, N, C) to (B, side side, C), both in raster order."""
     small = math.isqrt(image.shape[1])
-    block = side // small
-    rows = image.unflatten(1, (small, 1, small, 1)).expand(-1, -1, block, -1, block, -1)
-    return rows.flatten(3, 4).flatten(1, 3)
+    nearest = torch.arange(side, device=image.device) * small // side
+    return image[:, (nearest[:, None] * small + nearest).flatten()]
 
 
 def sums_of_scales(parts: Iterable[Tensor], side: int) -> Iterator[Tensor]:

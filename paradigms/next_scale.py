@@ -3,13 +3,14 @@
 Letters: B images, N tokens of all grids, S tokens of a grid, C channels of a code's vector, D width, M condition tokens, K grids.
 
 The codes of a grid are independent given all coarser ones (section 3.2). What is shown of these is the image that they make so
-far, the sum of their vectors, averaged over the blocks of the next grid: each of its tokens has its own input, and a mask lets a
+far, the sum of their vectors, averaged over the areas of the next grid: each of its tokens has its own input, and a mask lets a
 grid see itself and the coarser ones (section 3.2, figure 4). The condition's prefix belongs to the first grid, whose input is the
 empty image, so that with one grid the method is a model of independent codes. Sampling takes one pass per grid over a key-value
 cache.
 
-Left out of the paper: top-k and top-p, guidance that grows with the scale, normalized queries of its own, the convolution after a
-grid is enlarged, and its learned codebook (bench/tokenizers/residual.py).
+Grids of any sides run, those of the published code (1, 2, 3, 4, 5, 6, 8, 10, 13, 16: 680 tokens) among them. Left out of the
+paper: top-k and top-p, guidance that grows with the scale, normalized queries of its own, the convolution after a grid is
+enlarged, and its learned codebook (bench/tokenizers/residual.py; another package's tokenizer may bring one).
 """
 
 from __future__ import annotations

@@ -11,18 +11,23 @@ import torch
 from miniature import EXPERIMENT
 
 from bench import registry
+from bench.backbone import BackboneConfig
+from bench.conditioning import Condition
 from bench.data.open import open_data
 from bench.paradigm import TokenSpace
 from bench.plan.cells import first_run
 from bench.plan.plan import make_plan
+from bench.registry import load
 from bench.testing import check_tokenizer
 from bench.tokenizers.plugin import plugin_class
 
 SOURCE = """
+from dataclasses import replace
 import torch
 from bench.config.tokenizers import PluginConfig
 from bench.tokenizers.pixels import from_patches, to_patches
 from bench.tokenizers.plugin import PluginAutoencoder
+from bench.tokenizers.residual import ResidualQuantizer, code_vectors
 
 PATCH = 8
 
@@ -63,6 +68,25 @@ class Mean(PluginAutoencoder):
 
 class Coded(Mean):
     levels = 8
+
+class Scaled(Mean):
+    "Codes of grids of 1, 3 and 4 tokens a side, which share a codebook."
+
+    @classmethod
+    def sizes(cls, resolution):
+        return replace(super().sizes(resolution), num_codes=1024, scales=(1, 3, 4))
+
+    @classmethod
+    def code_vectors(cls):
+        return code_vectors((16, 8, 8))
+
+    quantizer = ResidualQuantizer((16, 8, 8), (1, 3, 4))
+
+    def quantize(self, latents):
+        return self.quantizer(latents)
+
+    def lookup(self, codes):
+        return self.quantizer.indices_to_codes(codes)
 """
 
 
@@ -77,7 +101,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     module.write_text(SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "mean_tokens", raising=False)
-    found = [EntryPoint(name, f"mean_tokens:{name.title()}", registry.TOKENIZER_GROUP) for name in ("mean", "coded")]
+    found = [EntryPoint(name, f"mean_tokens:{name.title()}", registry.TOKENIZER_GROUP) for name in ("mean", "coded", "scaled")]
 
     def points(group: str, name: str = "") -> list[EntryPoint]:
         return [point for point in found if point.group == group and name in ("", point.name)]
@@ -100,6 +124,32 @@ def test_it_stands_beside_the_suites_own() -> None:
     rebuilt = data.tokenizer("mean").reconstruct(images).float()
     assert rebuilt.unfold(2, 8, 8).unfold(3, 8, 8).std((-1, -2)).max() == 0
     assert (rebuilt.mean((2, 3)) - images.float().mean((2, 3))).abs().max() < 1
+
+
+@pytest.mark.usefixtures("plugins")
+def test_codes_of_several_grids_are_read_by_next_scale() -> None:
+    """Sides need not divide the grid; the vectors are known without the network."""
+    data = open_data("shapes32")
+    space = data.space("scaled")
+    assert (space.scales, space.num_tokens) == ((1, 3, 4), 26)
+    assert space.code_vectors is not None
+    assert space.code_vectors.shape == (1024, 3)
+    images = torch.from_numpy(data.render_split(np.arange(8), "train")[0])
+    paradigm = load("next-scale")(BackboneConfig(width=32, depth=2, num_heads=2), space, data.conditions)
+    condition = Condition.of(torch.ones(8, data.conditions.num_tokens, dtype=torch.long))
+    assert torch.isfinite(paradigm.loss(data.tokenizer("scaled").encode(images), condition)[0]).all()
+    assert data.tokenizer("scaled").reconstruct(images).shape == images.shape
+
+
+def test_wrong_vectors_are_found(plugins: Path) -> None:
+    plugins.write_text(SOURCE.replace("code_vectors((16, 8, 8))\n", "code_vectors((16, 8))\n"))
+    assert check_tokenizer(plugin_class("scaled"), 32) == [
+        "code_vectors must be float32 (1024, channels), not torch.float32 (128, 2)"
+    ]
+    plugins.write_text(SOURCE.replace("def code_vectors(", "def others("))
+    sys.modules.pop("mean_tokens")
+    (found,) = check_tokenizer(plugin_class("scaled"), 32)
+    assert "Scaled has codes of several scales and says no code_vectors" in found
 
 
 @pytest.mark.usefixtures("plugins")
@@ -132,7 +182,7 @@ def test_names_and_resolutions_that_nobody_has_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("plugins")
-@pytest.mark.parametrize("name", ["mean", "coded"])
+@pytest.mark.parametrize("name", ["mean", "coded", "scaled"])
 def test_the_conformance_test_passes_what_conforms(name: str) -> None:
     assert check_tokenizer(plugin_class(name), 32) == []
     assert check_tokenizer(plugin_class(name), 30) == ["ValueError: resolution must be a multiple of 8, not 30"]

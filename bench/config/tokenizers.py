@@ -99,6 +99,8 @@ class PluginConfig:
     """Channels of the latents, before quantization where there is one."""
     num_codes: int = 0
     """Size of the codebook; 0 for continuous latents."""
+    scales: tuple[int, ...] = ()
+    """Sides of the square grids that the codes are made of, coarse to fine, the last being `grid`; empty for one grid."""
 
 
 ImageAutoencoderConfig = AutoencoderConfig | PretrainedConfig | PixelConfig | PluginConfig

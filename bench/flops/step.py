@@ -23,31 +23,30 @@ from bench.flops.count import UncountedOperatorError
 FREE = frozenset(
     """
     _adaptive_avg_pool2d _adaptive_avg_pool2d_backward _conj _conj_physical _cummax_helper _cummin_helper _efficientzerotensor
-    _foreach_add _foreach_addcdiv _foreach_addcmul _foreach_div _foreach_lerp _foreach_mul _foreach_neg _foreach_sqrt
-    _foreach_sub _fused_adamw _fused_rms_norm _fused_rms_norm_backward _fw_primal _has_same_storage_numel _is_zerotensor
-    _local_scalar_dense _log_softmax _log_softmax_backward_data _logcumsumexp _make_dual _native_batch_norm_legit
-    _new_zeros_with_same_feature_meta _pin_memory _prelu_kernel _prelu_kernel_backward _reshape_alias _safe_softmax _softmax
-    _softmax_backward_data _to_copy _unsafe_index _unsafe_index_put _unsafe_view _weight_norm_interface
-    _weight_norm_interface_backward adaptive_avg_pool2d adaptive_max_pool2d adaptive_max_pool2d_backward alias all amax amin
-    aminmax any arange argmax argmin argsort as_strided avg_pool1d avg_pool2d avg_pool2d_backward avg_pool3d avg_pool3d_backward
-    binary_cross_entropy binary_cross_entropy_backward binary_cross_entropy_with_logits bincount block_diag bucketize cat
-    channel_shuffle clone col2im complex constant_pad_nd contiguous copy cummax cummin cumprod cumsum detach diagonal_backward
-    elu_backward embedding embedding_dense_backward empty empty_like empty_permuted empty_strided equal expand_copy eye fill
-    flip full full_like gather glu glu_backward glu_backward_jvp glu_jvp hardtanh_backward histc huber_loss huber_loss_backward
-    im2col index index_add index_copy index_fill index_put index_reduce index_select is_nonzero is_same_size isin item kthvalue
-    l1_loss leaky_relu_backward lift lift_fresh lift_fresh_copy linalg_cross linalg_vector_norm linspace log_sigmoid_backward
-    log_sigmoid_forward logcumsumexp logspace logsumexp masked_scatter masked_scatter_backward masked_select max
-    max_pool2d_with_indices max_pool2d_with_indices_backward mean median min mode mse_loss mse_loss_backward msort nanmean
-    nanmedian nansum native_batch_norm native_batch_norm_backward native_dropout_backward native_group_norm
-    native_group_norm_backward native_layer_norm native_layer_norm_backward new_empty new_empty_strided new_full new_ones
-    new_zeros nll_loss nll_loss2d_backward nll_loss2d_forward nll_loss_backward nll_loss_forward nonzero norm normal one_hot
-    ones ones_like permute_copy pixel_shuffle pixel_unshuffle polar prod put randperm reflection_pad1d reflection_pad1d_backward
-    reflection_pad2d reflection_pad2d_backward renorm repeat repeat_interleave replication_pad1d replication_pad1d_backward
-    replication_pad2d replication_pad2d_backward resize resolve_conj resolve_neg roll rot90 scalar_tensor scatter scatter_add
-    scatter_reduce searchsorted select_backward select_scatter set slice_backward slice_scatter smooth_l1_loss
-    smooth_l1_loss_backward soft_margin_loss soft_margin_loss_backward softplus_backward sort split_with_sizes_copy squeeze
-    squeeze_copy stack std std_mean sum take topk trace tril tril_indices triu triu_indices unfold_backward unsqueeze_copy
-    upsample_nearest1d upsample_nearest1d_backward upsample_nearest2d upsample_nearest2d_backward
+    _foreach_add _foreach_addcdiv _foreach_addcmul _foreach_div _foreach_lerp _foreach_mul _foreach_neg _foreach_sqrt _foreach_sub
+    _fused_adamw _fused_rms_norm _fused_rms_norm_backward _fw_primal _has_same_storage_numel _is_zerotensor _local_scalar_dense
+    _log_softmax _log_softmax_backward_data _logcumsumexp _make_dual _native_batch_norm_legit _new_zeros_with_same_feature_meta
+    _pin_memory _prelu_kernel _prelu_kernel_backward _reshape_alias _safe_softmax _softmax _softmax_backward_data _to_copy
+    _unsafe_index _unsafe_index_put _unsafe_view _weight_norm_interface _weight_norm_interface_backward adaptive_avg_pool2d
+    adaptive_max_pool2d adaptive_max_pool2d_backward alias all amax amin aminmax any arange argmax argmin argsort as_strided
+    avg_pool1d avg_pool2d avg_pool2d_backward avg_pool3d avg_pool3d_backward binary_cross_entropy binary_cross_entropy_backward
+    binary_cross_entropy_with_logits bincount block_diag bucketize cat channel_shuffle clone col2im complex constant_pad_nd
+    contiguous copy cummax cummin cumprod cumsum detach diagonal_backward elu_backward embedding embedding_dense_backward empty
+    empty_like empty_permuted empty_strided equal expand_copy eye fill flip floor_divide full full_like gather glu glu_backward
+    glu_backward_jvp glu_jvp hardtanh_backward histc huber_loss huber_loss_backward im2col index index_add index_copy index_fill
+    index_put index_reduce index_select is_nonzero is_same_size isin item kthvalue l1_loss leaky_relu_backward lift lift_fresh
+    lift_fresh_copy linalg_cross linalg_vector_norm linspace log_sigmoid_backward log_sigmoid_forward logcumsumexp logspace
+    logsumexp masked_scatter masked_scatter_backward masked_select max max_pool2d_with_indices max_pool2d_with_indices_backward
+    mean median min mode mse_loss mse_loss_backward msort nanmean nanmedian nansum native_batch_norm native_batch_norm_backward
+    native_dropout_backward native_group_norm native_group_norm_backward native_layer_norm native_layer_norm_backward new_empty
+    new_empty_strided new_full new_ones new_zeros nll_loss nll_loss2d_backward nll_loss2d_forward nll_loss_backward
+    nll_loss_forward nonzero norm normal one_hot ones ones_like permute_copy pixel_shuffle pixel_unshuffle polar prod put randperm
+    reflection_pad1d reflection_pad1d_backward reflection_pad2d reflection_pad2d_backward renorm repeat repeat_interleave
+    replication_pad1d replication_pad1d_backward replication_pad2d replication_pad2d_backward resize resolve_conj resolve_neg roll
+    rot90 scalar_tensor scatter scatter_add scatter_reduce searchsorted select_backward select_scatter set slice_backward
+    slice_scatter smooth_l1_loss smooth_l1_loss_backward soft_margin_loss soft_margin_loss_backward softplus_backward sort
+    split_with_sizes_copy squeeze squeeze_copy stack std std_mean sum take topk trace tril tril_indices triu triu_indices
+    unfold_backward unsqueeze_copy upsample_nearest1d upsample_nearest1d_backward upsample_nearest2d upsample_nearest2d_backward
     value_selecting_reduction_backward var var_mean view_copy zero zeros zeros_like
     """.split()
 )

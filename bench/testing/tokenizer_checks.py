@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.config.tokenizers import PluginConfig
 from bench.errors import first_line
+from bench.paradigm import TokenSpace
 from bench.tokenizers.plugin import PluginAutoencoder
 
 NUM_IMAGES = 4
@@ -59,15 +60,21 @@ def _latents(model: PluginAutoencoder, config: PluginConfig, images: Tensor) -> 
 def _codes(model: PluginAutoencoder, config: PluginConfig, images: Tensor) -> Iterator[str]:
     """Codes in their range, and the way back to the quantized latents."""
     quantized, codes = model.quantize(model.moments(images)[0])
-    if codes.shape != (NUM_IMAGES, config.grid**2) or codes.dtype != torch.int64:
-        yield f"codes must be int64 {(NUM_IMAGES, config.grid**2)}, not {codes.dtype} {tuple(codes.shape)}"
+    space = TokenSpace(kind="codes", grid=config.grid, vocabulary=config.num_codes, scales=config.scales)
+    shape = (NUM_IMAGES, space.num_tokens)
+    if codes.shape != shape or codes.dtype != torch.int64:
+        yield f"codes must be int64 {shape}, not {codes.dtype} {tuple(codes.shape)}"
         return
     if codes.min() < 0 or codes.max() >= config.num_codes:
         yield f"codes must be 0 to {config.num_codes - 1}, not {int(codes.min())} to {int(codes.max())}"
         return
     if not torch.allclose(model.lookup(codes), quantized, atol=1e-5):
         yield "lookup of the codes is not what quantize gives"
-    if not torch.equal(model.quantize(quantized)[1], codes):
+    if config.scales:  # a sum of grids may be that of other codes too
+        vectors = model.code_vectors()
+        if vectors.dtype != torch.float32 or vectors.ndim != 2 or len(vectors) != config.num_codes:
+            yield f"code_vectors must be float32 ({config.num_codes}, channels), not {vectors.dtype} {tuple(vectors.shape)}"
+    elif not torch.equal(model.quantize(quantized)[1], codes):
         yield "quantized latents have other codes than the latents that they came from"
 
 

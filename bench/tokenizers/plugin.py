@@ -12,6 +12,8 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import Self
 
+from torch import Tensor
+
 from bench.config.tokenizers import PluginConfig
 from bench.registry import TOKENIZER_GROUP, distribution, import_class, registered, source_identity
 from bench.tokenizers.base import ImageAutoencoder
@@ -33,6 +35,12 @@ class PluginAutoencoder(ImageAutoencoder):
     @abstractmethod
     def load(cls, config: PluginConfig) -> Self:
         """The network with its weights, on the CPU."""
+
+    @classmethod
+    def code_vectors(cls) -> Tensor:
+        """What the codes stand for, (V, C) float32 on the CPU, where `sizes` names several scales: paradigms show the sum of a
+        grid's vectors and the coarser ones' to the next grid."""
+        raise NotImplementedError(f"{cls.__name__} has codes of several scales and says no code_vectors")
 
     @classmethod
     @abstractmethod

@@ -10,9 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from bench.config.tokenizers import AutoencoderConfig, ImageAutoencoderConfig, TokenizerConfig
+from bench.config.tokenizers import AutoencoderConfig, ImageAutoencoderConfig, PluginConfig, TokenizerConfig
 from bench.paradigm import TokenSpace
 from bench.tokenizers.base import ImageAutoencoder
+from bench.tokenizers.plugin import plugin_class
 from bench.tokenizers.residual import code_vectors
 
 
@@ -30,9 +31,11 @@ def token_space(config: TokenizerConfig, autoencoder: ImageAutoencoderConfig) ->
     grid = autoencoder.grid // config.group
     if discrete:
         codes = TokenSpace(kind="codes", grid=grid, vocabulary=autoencoder.num_codes)
-        if not isinstance(autoencoder, AutoencoderConfig):
-            return codes
-        return replace(codes, scales=autoencoder.scales, code_vectors=code_vectors(autoencoder.levels))
+        if isinstance(autoencoder, AutoencoderConfig):
+            return replace(codes, scales=autoencoder.scales, code_vectors=code_vectors(autoencoder.levels))
+        if isinstance(autoencoder, PluginConfig) and autoencoder.scales:
+            return replace(codes, scales=autoencoder.scales, code_vectors=plugin_class(autoencoder.name).code_vectors())
+        return codes
     return TokenSpace(kind="latents", grid=grid, channels=autoencoder.num_channels * config.group**2)
 
 
