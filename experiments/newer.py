@@ -69,6 +69,6 @@ EXPERIMENT = Experiment(
     num_seeds=((3, 3, 3),),
     recipe=Recipe(batch_size=32, precision="fp32", completep_base=SIZE, warmup_steps=20, num_training_images=131_072),
     evaluation=Evaluation(
-        num_samples=1000, num_held_out=500, num_validation=250, num_reference=5000, throughput_batches=(64,), share=1.0
+        num_samples=1000, num_held_out=500, num_validation=250, num_reference=5000, throughput_batches=(64,), share=10.0
     ),
 )

@@ -27,6 +27,7 @@ from bench.config.size import Size, size
 from bench.data.latents import TrainingData, fill_cache
 from bench.data.open import open_data
 from bench.model import build_paradigm
+from bench.paradigm import Paradigm
 from bench.parametrization import parameter_groups
 from bench.plan.laws import COMMON, BaseRate, Laws, load_laws
 from bench.plan.recipe import trunk_recipe
@@ -103,7 +104,7 @@ class Study:
             shape = min(1.0, (step + 1) / recipe.warmup_steps, (1 - step / steps) / recipe.cooldown)
             for group, multiplier in zip(optimizer.param_groups, multipliers, strict=True):
                 group["lr"] = rate * multiplier * shape
-            tokens, words = self.training.batch(trial.seed, step, recipe.batch_size)
+            tokens, words, _ = self.training.batch(trial.seed, step, recipe.batch_size)
             torch.manual_seed(step_seed(trial.seed, step, "loss"))
             loss = paradigm.loss(tokens, Condition.of(words))[0].mean()
             if not torch.isfinite(loss):
@@ -115,11 +116,11 @@ class Study:
         return self.held_out_loss(paradigm)
 
     @torch.no_grad()
-    def held_out_loss(self, paradigm: torch.nn.Module) -> float:
+    def held_out_loss(self, paradigm: Paradigm) -> float:
         """Mean over the held-out images, with the same noise for every model."""
         losses = []
         for step in range(NUM_HELD_OUT // HELD_OUT_BATCH):
-            tokens, words = self.held_out.batch(0, step, HELD_OUT_BATCH)
+            tokens, words, _ = self.held_out.batch(0, step, HELD_OUT_BATCH)
             torch.manual_seed(step)
             losses.append(paradigm.loss(tokens, Condition.of(words))[0].mean())
         return float(torch.stack(losses).mean())
@@ -164,7 +165,7 @@ class Table:
         self.losses: dict[tuple[str, str, str, int, int], tuple[float, float]] = {}
         if path.exists():
             for *key, rate, loss in pd.read_csv(path).itertuples(index=False, name=None):
-                self.losses[tuple(key)] = (rate, loss)  # type: ignore[index]
+                self.losses[tuple(key)] = (rate, loss)
 
     def loss(self, study: Study, cell: str, parametrization: str, place: int, base_rate: float, seed: int = 0) -> float:
         """Loss at a place around the rate that the rules carry to a cell."""
