@@ -360,6 +360,8 @@ def test_activations_keep_their_size_in_depth(paradigm: str) -> None:
 @pytest.mark.parametrize("paradigm", IN_DEPTH)
 def test_activations_keep_their_size_at_every_width_and_depth(paradigm: str) -> None:
     widths, depths = (32, 64, 128, 256, 512), (2, 4, 8, 16)
+    if paradigm == "aligned-diffusion":  # whose aligned block is the same share of these stacks
+        depths = (3, 6, 12)
     found = changes(paradigm, BASE, tuple(of(width, 2) for width in widths), 8)
     found |= changes(paradigm, BASE, tuple(of(32, depth) for depth in depths), 8)
     assert max(found.values()) < BOUND, found

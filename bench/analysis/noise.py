@@ -28,7 +28,9 @@ SLOPES = np.linspace(-2.5, 2.5, 51)
 SLOPE_SPREAD = 1.0
 """Standard deviation of the prior around 0, which shrinks the line towards equal noise where seeds are few."""
 CORRELATIONS = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96])
-"""Between neighboring rungs, with equal odds for every value between 0 and 1."""
+"""Between neighboring rungs. Before the runs are seen, the odds of a value r between 0 and 1 are those of a density (1 - r)^-1/2:
+with equal odds the crossings of two laws hold in .922 of 500 tables whose rungs are correlated by .9, with these in .954, and
+with (1 - r)^-1, as in Jeffreys's prior of a correlation within classes, in .976 (docs/log.md, 2026-11-22)."""
 
 
 def cell_means(values: Array, cells: Indices) -> Array:
@@ -156,7 +158,7 @@ def residual_noise(compute: Array, log_values: Array, design: Array, ladders: ND
     log_determinants = log_determinants + 2 * np.log(np.abs(np.diagonal(precisions, axis1=2, axis2=3))).sum(2)
     odds = -0.5 * (freedom * np.log(squares) + log_determinants + (slopes / SLOPE_SPREAD) ** 2)
     if len(kinds) > 1:
-        odds += np.log(np.tile(np.gradient(CORRELATIONS), 2))[:, None]
+        odds += np.log(np.tile(np.gradient(CORRELATIONS) / np.sqrt(1 - CORRELATIONS), 2))[:, None]
     odds = np.exp(odds - odds.max())
     odds /= odds.sum()
     estimates: Array = np.asarray(np.linalg.solve(precisions, last[..., None])[..., 0], dtype=np.float64)

@@ -47,6 +47,8 @@ def current_table(results: Results) -> pd.DataFrame:
     return read_frame(io.StringIO(built.to_csv(index=False))).reindex(columns=list(COLUMNS)).copy()  # in one block: read often
 
 
+COUNTED = ("steps", "flops_per_image")
+"""What training must bear out of a plan."""
 OFF_PLAN = 0.03
 """Share by which a run may differ from its plan. Planned costs are means over 16 draws of a loss's shapes; the committed runs of
 MAR, whose shapes are random, differ by at most .7 % (docs/log.md, 2026-11-21)."""
@@ -56,7 +58,7 @@ def off_plan(planned: dict[str, Any], trained: dict[str, Any]) -> str | None:
     """Which of a run's counts differ from its plan, for a reader; None where none does."""
     found = [
         f"{name} {trained[name]} for {planned[name]:.0f} planned"
-        for name in ("steps", "flops_per_image")
+        for name in COUNTED
         if name in trained and not abs(trained[name] / planned[name] - 1) <= OFF_PLAN
     ]
     return ", ".join(found) or None
@@ -71,8 +73,10 @@ def read_plan(results: Results) -> list[dict[str, Any]]:
     if not results.plan.exists():
         raise ValueError(f"{results.plan} does not exist; make it with `paradigm-bench plan --results {results.root}`")
     planned = read_frame(results.plan)
-    if "run_id" not in planned.columns or planned["run_id"].isna().any():
-        raise ValueError(f"{results.plan} lacks run_id; make it again with `paradigm-bench plan --results {results.root}`")
+    lacking = [name for name in ("run_id", *COUNTED) if name not in planned.columns or planned[name].isna().any()]
+    if lacking:
+        again = f"make it again with `paradigm-bench plan --results {results.root}`"
+        raise ValueError(f"{results.plan} lacks {', '.join(lacking)}; {again}")
     return planned.to_dict("records")
 
 
