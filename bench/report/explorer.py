@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 from bench.analysis.comparison import Analysis
 from bench.analysis.metrics import METRICS
 from bench.progress import format_number
+from bench.report.palette import SAMPLE_COLORS, in_few_colors
 from bench.report.style import setting_of
 from bench.results.folder import Results
 from bench.results.table import TUNED
@@ -31,7 +32,7 @@ def sample_explorer(analysis: Analysis, results: Results, *, keep: bool = True) 
     """
     made = _compose(analysis, results) if analysis.methods else None
     if made is not None:
-        sheet, content = made
+        sheet, content = in_few_colors(made[0], SAMPLE_COLORS), made[1]
         if keep:
             _save(sheet, content, results)
     elif results.examples.exists():
@@ -40,7 +41,7 @@ def sample_explorer(analysis: Analysis, results: Results, *, keep: bool = True) 
     else:
         return None
     buffer = io.BytesIO()
-    sheet.save(buffer, format="webp", lossless=True, method=4)  # exact, and smaller than PNG
+    sheet.convert("RGB").save(buffer, format="webp", lossless=True, method=4)  # exact, and smaller than PNG
     return {**content, "sheet": f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"}
 
 

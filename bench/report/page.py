@@ -25,6 +25,7 @@ from bench.report.explorer import sample_explorer
 from bench.report.figures import MAIN, SIZED, all_charts, tuning_charts
 from bench.report.html import render
 from bench.report.interactive import EXPLORED, embedded, page_data, table_rows
+from bench.report.palette import FIGURE_COLORS, SAMPLE_COLORS, in_few_colors
 from bench.report.reproduction_figures import reproduction_charts
 from bench.report.samples import sample_grid
 from bench.report.style import Chart, protocol_line
@@ -34,8 +35,6 @@ from bench.results.table import finished_rows, load_reference, load_search, load
 
 SAMPLES = "samples"
 NOT_TESTED = "not tested"
-PAGE_COLORS = 96
-"""Of a figure on the page, which keeps the page small; its file has all."""
 LIVE_DRAWS = 200
 """Of fits while a sweep runs; the report takes all."""
 SAMPLES_KEPT = "Samples of the runs, drawn when they were at hand."
@@ -138,7 +137,7 @@ def _samples(analysis: Analysis, results: Results) -> list[dict[str, str]]:
     grid = sample_grid(analysis, results) if analysis.methods else None
     if grid is not None:
         results.figures.mkdir(exist_ok=True)
-        grid.image.save(path)
+        in_few_colors(grid.image, SAMPLE_COLORS).save(path, optimize=True)
     if not path.exists():
         return []
     caption = grid.caption if grid else SAMPLES_KEPT
@@ -149,7 +148,7 @@ def _entry(chart: Chart, png: bytes) -> dict[str, str]:
     """A figure of the page: the file's picture in fewer colors, so that the page stays small."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").quantize(PAGE_COLORS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+        in_few_colors(image, FIGURE_COLORS).save(buffer, format="png", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     return {"name": chart.name, "title": chart.title, "caption": chart.caption, "data": data}
 
