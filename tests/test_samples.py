@@ -14,6 +14,7 @@ from bench.data.shapes_render import render_captions
 from bench.evaluate.open import open_judge
 from bench.evaluate.sampler import save_grid
 from bench.evaluate.shapes_judge import ShapesJudge
+from bench.report.palette import SAMPLE_COLORS, in_few_colors
 from bench.results.folder import Results
 
 
@@ -39,3 +40,13 @@ def test_a_picture_without_words_stays_plain(tmp_path: Path) -> None:
     with Image.open(tmp_path / "samples.png") as picture:
         assert isinstance(picture, PngImageFile)
         assert picture.text == {}
+
+
+def test_a_palette_keeps_pictures_much_as_they_are() -> None:
+    images = open_data("sprites40").render_split(np.arange(64), "train")[0].transpose(0, 2, 3, 1).reshape(-1, 40, 3)
+    sheet = in_few_colors(Image.fromarray(images), SAMPLE_COLORS)
+    away = np.abs(np.asarray(sheet.convert("RGB")).astype(int) - images)
+    assert sheet.mode == "P"
+    assert len(np.unique(np.asarray(sheet))) <= SAMPLE_COLORS
+    assert away.mean() < 3
+    assert sheet.tobytes() == in_few_colors(Image.fromarray(images), SAMPLE_COLORS).tobytes()
