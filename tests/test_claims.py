@@ -15,7 +15,7 @@ from bench.analysis.comparison import analyse
 from bench.analysis.effects import Effect
 from bench.analysis.intervals import Interval
 from bench.analysis.statements import STATEMENTS
-from bench.analysis.traits import BUILT_INS, DEFAULT_STEPS, method_traits, num_tokens, traits
+from bench.analysis.traits import BUILT_INS, DEFAULT_STEPS, autoencoder, method_traits, num_tokens, traits
 from bench.analysis.verdicts import verdict
 from bench.analysis.welch import Difference
 from bench.config import Experiment
@@ -78,6 +78,7 @@ def test_tokens_per_image_are_those_of_the_data(experiment: Experiment) -> None:
     dataset = open_data(experiment.data)
     for method in experiment.methods:
         assert num_tokens(identity(experiment)["data"], method.tokenizer) == dataset.space(method.tokenizer).num_tokens
+        assert autoencoder(identity(experiment)["data"], method.tokenizer) == dataset.tokenizer_config(method.tokenizer).part
 
 
 def test_options_and_steps_change_traits() -> None:

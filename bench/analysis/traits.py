@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Traits = Mapping[str, str]
-"""paradigm, order, attention, tokens_per_step, loss, tokens; a paradigm of somebody else's has its name alone."""
+"""paradigm, order, attention, tokens_per_step, loss, tokens, autoencoder; a paradigm of somebody else's has its name and its
+autoencoder alone."""
 
 BUILT_INS: Mapping[str, Traits] = {
     "diffusion": {
@@ -111,15 +112,17 @@ WORLD_PATCHES = {"shapes": 8, "sprites": 10}
 
 def method_traits(identity: Mapping[str, Any]) -> dict[str, Traits]:
     """Traits of each method of an experiment, from what experiment.json holds: its `methods` and its `data`."""
-    return {
-        name: traits(
+    found: dict[str, Traits] = {}
+    for name, method in identity.get("methods", {}).items():
+        tokenizer = str(method.get("tokenizer", ""))
+        own = traits(
             str(method.get("paradigm", "")),
             method.get("options") or {},
             [setting.get("steps") for setting in method.get("settings") or ()],
-            num_tokens(identity.get("data"), str(method.get("tokenizer", ""))),
+            num_tokens(identity.get("data"), tokenizer),
         )
-        for name, method in identity.get("methods", {}).items()
-    }
+        found[name] = {**own, "autoencoder": autoencoder(identity.get("data"), tokenizer)}
+    return found
 
 
 def traits(paradigm: str, options: Mapping[str, Any], steps: list[int | None], tokens: int | None) -> Traits:
@@ -147,6 +150,14 @@ def _tokens_per_step(steps: set[int], tokens: int | None) -> str:
     if min(steps) < tokens <= max(steps):
         return "varied"
     return "one" if min(steps) >= tokens else "several"
+
+
+def autoencoder(data: Any, tokenizer: str) -> str:
+    """Name of the autoencoder whose latents or codes a tokenizer gives, before quantization or grouped as they may be."""
+    tokenizer = tokenizer.partition("+")[0]
+    if isinstance(data, Mapping):
+        return str(((data.get("tokenizers") or {}).get(tokenizer) or {}).get("part") or tokenizer)
+    return tokenizer.removesuffix("-grouped").removesuffix("-latents")
 
 
 def num_tokens(data: Any, tokenizer: str) -> int | None:

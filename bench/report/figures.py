@@ -7,6 +7,7 @@ import pandas as pd
 from bench.analysis.comparison import Analysis
 from bench.analysis.metrics import METRICS
 from bench.analysis.tuning import OPTIONS
+from bench.report.change_figures import fid_after_one_change
 from bench.report.frequency_figures import accuracy_by_frequency
 from bench.report.loss_figures import loss_against_training
 from bench.report.prompt_figures import attributes, seen_against_held_out
@@ -37,6 +38,8 @@ def all_charts(analysis: Analysis) -> list[Chart]:
         charts += [isoflop(analysis, name), best_sizes(analysis, name)]
     for name in main:
         charts += [quality_against_flops(analysis, name), quality_against_speed(analysis, name)]
+    if "fid" in measured:
+        charts.append(fid_after_one_change(analysis))
     if "prompt_accuracy" in measured:
         charts += [seen_against_held_out(analysis), accuracy_by_frequency(analysis), attributes(analysis)]
         charts += [flops_by_part(analysis), averaging(analysis)]
