@@ -162,6 +162,23 @@ def test_too_little_data_gives_a_sentence(compute: list[float], said: str) -> No
     assert found.missing == lacking(compute)
 
 
+def test_budgets_with_few_seeds_are_set_aside_and_named() -> None:
+    """The fit is that of the others; where these allow none, all are counted and nothing is fitted."""
+    compute, values, seeds = simulate(0.25, 0.1, 0.02, 0)
+    whole = fit_scaling("m", compute, values, seeds, num_draws=20)
+    assert (whole.set_aside, whole.missing) == ("", "")
+    above = (np.append(compute, [1e21, 1e21]), np.append(values, [5.0, 6.0]), np.append(seeds, [0, 1]))
+    found = fit_scaling("m", *above, num_draws=20)
+    assert found.set_aside == "the fit leaves out budgets with fewer than 3 seeds at the best size: 1e21"
+    assert found.law == whole.law
+    assert np.array_equal(found.draws, whole.draws)
+    few = compute > compute.min()
+    refused = fit_scaling("m", np.append(compute[few], 1e21), np.append(values[few], 5.0), np.append(seeds[few], 0))
+    assert refused.law is None
+    assert refused.set_aside == ""
+    assert "3 seeds at every budget (the fewest are 1)" in refused.missing
+
+
 def test_the_path_of_the_best_size_is_recovered() -> None:
     """Six sizes at each of four budgets, the best growing as C^.5, without noise to speak of."""
     budgets, shifts = np.logspace(17, 20, 4), np.linspace(-1.5, 1.5, 6)
@@ -217,7 +234,12 @@ def test_surfaces_group_runs_whose_images_vary() -> None:
     values *= np.exp(0.02 * generator.standard_normal(len(size)))
     found = fit_surface("mar", budget, size, images, values, np.tile(np.arange(3.0), 25), num_draws=100)
     assert not found.missing
+    assert not found.set_aside
     assert found.allocation.low < 0.45 / 0.8 < found.allocation.high
+    one = (np.append(budget, 1e21), np.append(size, 1e9), np.append(images, 1e10), np.append(values, 9.0))
+    without = fit_surface("mar", *one, np.append(np.tile(np.arange(3.0), 25), 0), num_draws=100)
+    assert without.set_aside == "the fit leaves out runs of sizes with fewer than 3 seeds at a budget: 1"
+    assert np.array_equal(without.draws, found.draws)
 
 
 def test_values_that_are_not_positive_are_refused_or_dropped() -> None:

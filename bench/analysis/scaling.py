@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.analysis.intervals import LEVELS
 from bench.analysis.intervals import Interval as Interval
 from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
 from bench.analysis.noise import Indices, NoiseDraws, SeedNoise, cell_means, seed_noise
+from bench.progress import format_number
 
 MIN_BUDGETS, MIN_DECADES, MIN_SEEDS = 6, 2.5, 3
 """Below these a wrong form fits tightly (a pure law on data with an offset: exponent .17 +- .01 for a true .25, measured on
@@ -29,6 +31,8 @@ class ScalingFit:
     method: str
     missing: str = ""
     """What is missing for a fit, as a sentence; empty when there is one."""
+    set_aside: str = ""
+    """Which budgets the fit leaves out, as a sentence; empty when it has all."""
     law: Law | None = None
     """With an offset: its interval contains the pure law where the offset is not needed, and not the other way round."""
     pure: Law | None = None
@@ -114,6 +118,17 @@ def lacking(compute: Array) -> str:
     return f"no exponent: a fit needs {' and '.join(needs)}" if needs else ""
 
 
+def _well_seeded(compute: Array) -> tuple[NDArray[np.bool_], str]:
+    """Which runs (n,) lie at budgets with MIN_SEEDS seeds, and the sentence that names the other budgets; all runs and no
+    sentence where every budget has them, or those that have allow no exponent."""
+    budgets, cells, seeds = np.unique(compute, return_inverse=True, return_counts=True)
+    few = seeds < MIN_SEEDS
+    if not few.any() or lacking(compute[~few[cells]]):
+        return np.ones(len(compute), dtype=bool), ""
+    named = ", ".join(format_number(budget) for budget in budgets[few])
+    return ~few[cells], f"the fit leaves out budgets with fewer than {MIN_SEEDS} seeds at the best size: {named}"
+
+
 def not_positive(values: Array) -> str:
     """The sentence that refuses values (n,) of which some have no logarithm; empty when all have one."""
     bad = int((values <= 0).sum())
@@ -150,6 +165,8 @@ def fit_scaling(
     compute, values = np.asarray(compute, dtype=np.float64), np.asarray(values, dtype=np.float64)
     usable = np.isfinite(values)
     compute, values, seeds = compute[usable], values[usable], np.asarray(seeds)[usable]
+    kept, set_aside = _well_seeded(compute)
+    compute, values, seeds = compute[kept], values[kept], seeds[kept]
     missing = lacking(compute) or not_positive(values)
     if missing:
         return ScalingFit(method=method, missing=missing)
@@ -165,6 +182,7 @@ def fit_scaling(
     floored, floored_draws = _floored(law, budgets, means, weights, drawn, floor, generator)
     return ScalingFit(
         method=method,
+        set_aside=set_aside,
         law=law,
         pure=pure,
         draws=refit(law, [budgets], drawn, LEAST_SQUARES, weights=weights),

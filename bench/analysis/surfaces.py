@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.analysis.intervals import Interval
 from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
@@ -22,6 +23,8 @@ class SurfaceFit:
 
     method: str
     missing: str = ""
+    set_aside: str = ""
+    """What the fit leaves out, as a sentence; empty when it has all runs."""
     law: Law | None = None
     """offset + A / N^alpha + B / D^beta."""
     draws: Array = field(default_factory=lambda: np.empty((0, 5)))
@@ -60,6 +63,11 @@ def fit_surface(
     refused = not_positive(values)
     if refused:
         return SurfaceFit(method=method, missing=refused)
+    kept = _well_seeded(num_params, budgets)
+    set_aside = (
+        "" if kept.all() else f"the fit leaves out runs of sizes with fewer than {MIN_SEEDS} seeds at a budget: {(~kept).sum()}"
+    )
+    budgets, num_params, images, values, seeds = (v[kept] for v in (budgets, num_params, images, values, seeds))
     names, cells, counts = np.unique(np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True, return_counts=True)
     sizes, num_seeds = len(np.unique(num_params)), counts.min() if len(values) else 0
     if len(names) < MIN_SIZES**2 or sizes < MIN_SIZES or num_seeds < MIN_SEEDS:
@@ -76,4 +84,16 @@ def fit_surface(
     law = fit_law(x, means, offset=True, delta=LEAST_SQUARES, weights=weights)
     generator = np.random.default_rng(seed)
     drawn = means * np.exp(misfit(law, len(means)) * cell_means(noise.draw(generator, num_draws).runs(generator), cells))
-    return SurfaceFit(method=method, law=law, draws=refit(law, x, drawn, LEAST_SQUARES, weights=weights))
+    draws = refit(law, x, drawn, LEAST_SQUARES, weights=weights)
+    return SurfaceFit(method=method, set_aside=set_aside, law=law, draws=draws)
+
+
+def _well_seeded(num_params: Array, budgets: Array) -> NDArray[np.bool_]:
+    """Which runs (n,) have MIN_SEEDS seeds of their size at their budget; all, where these do not allow a surface."""
+    every = np.ones(len(budgets), dtype=bool)
+    if not len(budgets):
+        return every
+    names, cells, counts = np.unique(np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True, return_counts=True)
+    well = names[counts >= MIN_SEEDS]
+    enough = len(well) >= MIN_SIZES**2 and len(np.unique(well[:, 0])) >= MIN_SIZES
+    return np.asarray(counts[cells] >= MIN_SEEDS, dtype=bool) if enough else every

@@ -193,10 +193,12 @@ def _content(analysis: Analysis, frame: pd.DataFrame, results: Results, explorer
         "claims_said": ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items()) or "no run has finished",
         "fits_said": f"{sum(fit.law is not None for _, fit in fitted)} of {len(fitted)} have an exponent",
         "fits": [tables.fit_row(name, fit) for name, fit in fitted if fit.law is not None],
-        "fits_missing": tables.reasons((METRICS[name].label, fit.method, fit.missing) for name, fit in fitted),
+        "fits_missing": tables.reasons((METRICS[name].label, fit.method, fit.missing or fit.set_aside) for name, fit in fitted),
         "fit_columns": tables.FIT_COLUMNS,
         "surfaces": [tables.surface_row(name, fit) for name, fit in surfaces if fit.law is not None],
-        "surfaces_missing": tables.reasons((METRICS[name].label, fit.method, fit.missing) for name, fit in surfaces),
+        "surfaces_missing": tables.reasons(
+            (METRICS[name].label, fit.method, fit.missing or fit.set_aside) for name, fit in surfaces
+        ),
         "surface_columns": tables.SURFACE_COLUMNS,
         "paths": [tables.path_row(name, method, path) for name, method, path in paths if not path.missing],
         "paths_missing": tables.reasons((METRICS[name].label, method, path.missing) for name, method, path in paths),
