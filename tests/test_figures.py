@@ -139,6 +139,22 @@ def test_losses_are_drawn_each_on_its_own_scale() -> None:
         assert not axes.get_shared_y_axes().get_siblings(axes)[1:]
 
 
+def test_a_law_is_carried_on_through_budgets_that_it_leaves_out() -> None:
+    """One seed at a seventh budget: the law is that of six, and its dots reach the seventh."""
+    frame = synthetic.table(np.logspace(17, 20, 7), num_sizes=1, raw=False)
+    few = analyse(frame[(frame["flops_budget"] < 9e19) | (frame["seed"] == 0)], num_draws=20)
+    chart = loss_against_training(few)
+    assert chart.caption.endswith("carried on as thin dots through budgets with too few seeds for the fit.")
+    drawn = chart.draw()
+    for method, fit in few.fits("validation_loss").items():
+        assert fit.law is not None
+        assert max(x for x, _ in points(drawn, f"{method}: law")) == pytest.approx(10**19.5)
+        dots = points(drawn, f"{method}: carried on")
+        assert max(x for x, _ in dots) == pytest.approx(1e20)
+        assert all(y == pytest.approx(float(fit.law(np.array([x]))[0])) for x, y in dots)
+    assert "carried on" not in loss_against_training(analysis("synthetic")).caption
+
+
 def test_old_tables_have_no_figure_of_the_loss() -> None:
     for name in COMMITTED[1:]:
         assert not [chart for chart in charts(name) if "validation-" in chart]

@@ -20,7 +20,9 @@ def loss_against_training(analysis: Analysis) -> Chart:
     said = "Each method on its own scale: losses of two methods do not compare. Hollow markers: every run. Large markers: "
     said += f"mean over seeds of the best size at each budget, {setting_of(METRICS[NAME], rows)}."
     if any(fit.law is not None for fit in analysis.fits(NAME).values()):
-        said += " Curves: the fitted law with its 95 % band."
+        said += " Curves: the fitted law with its 95 % band"
+        carried = any(fit.set_aside for fit in analysis.fits(NAME).values())
+        said += ", carried on as thin dots through budgets with too few seeds for the fit." if carried else "."
     return Chart(
         name="validation-loss-against-training-flops",
         title="Validation loss against training FLOPs",
@@ -56,5 +58,10 @@ def _draw(analysis: Analysis) -> Figure:
             low, _, high = fit.band(compute)
             axes.plot(compute, fit.law(compute), gid=f"{method}: law", color=drawn.color, ls=drawn.line, lw=1.4)
             axes.fill_between(compute, low, high, color=drawn.color, alpha=0.15, lw=0)
+            if fit.set_aside:
+                every_budget = np.geomspace(mine["flops_budget"].min(), mine["flops_budget"].max(), 60)
+                axes.plot(
+                    every_budget, fit.law(every_budget), gid=f"{method}: carried on", color=drawn.color, ls=(0, (1, 3)), lw=1
+                )
         finish_axes(axes, x="training FLOPs per run", y=loss_label(mine), log_y=uses_log_scale(metric, mine[NAME]))
     return figure
