@@ -5,6 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 STUDY = runpy.run_path(str(Path(__file__).with_name("loss_and_tokenizer.py")))
-EXPERIMENT = replace(
-    STUDY["EXPERIMENT"], methods=tuple(method for method in STUDY["METHODS"] if method.name in STUDY["RATES"])
-).learning_rate_search(rates=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), budget=3e11, num_validation=250)
+TRIALS = runpy.run_path(str(Path(__file__).with_name("newer_learning_rates.py")))["TRIALS"]
+METHODS = tuple(method for method in STUDY["METHODS"] if method.name in STUDY["RATES"])
+EXPERIMENT = replace(STUDY["EXPERIMENT"], methods=METHODS).learning_rate_search(**TRIALS)

@@ -4,4 +4,5 @@ import runpy
 from pathlib import Path
 
 NEWER = runpy.run_path(str(Path(__file__).with_name("newer.py")))["EXPERIMENT"]
-EXPERIMENT = NEWER.learning_rate_search(rates=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), budget=3e11, num_validation=250)
+TRIALS = {"rates": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), "budget": 3e11, "num_validation": 250}
+EXPERIMENT = NEWER.learning_rate_search(**TRIALS)

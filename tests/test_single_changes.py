@@ -11,7 +11,7 @@ from drawn import points
 from scipy.stats import binom
 
 from bench.analysis.comparison import Analysis, analyse
-from bench.analysis.single_changes import single_changes
+from bench.analysis.single_changes import CHANGEABLE, single_changes
 from bench.report.change_figures import fid_after_one_change
 
 TRAITS = {
@@ -40,8 +40,7 @@ def analysis(noise: float = 0.02, num_seeds: int = 3, seed: int = 0) -> Analysis
             named = {"run_id": f"{method}-{replica}", "method": method, "paradigm": method, "seed": replica}
             value = fid * math.exp(noise * generator.standard_normal())
             rows += [{**row, **named, "fid": value, "fid_se": 1e-6} for row in (shown, tested)]
-    names = ("order", "attention", "tokens_per_step", "loss", "autoencoder")
-    traits = {method: dict(zip(names, values, strict=True)) for method, values in TRAITS.items()}
+    traits = {method: dict(zip(CHANGEABLE, values, strict=True)) for method, values in TRAITS.items()}
     return replace(analyse(pd.DataFrame(rows), num_draws=20), traits={**traits, "foreign": {"paradigm": "foreign"}})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
 from bench.analysis.noise import Indices, NoiseDraws, SeedNoise, cell_means, seed_noise
 from bench.progress import format_number
 
+Mask = NDArray[np.bool_]
 MIN_BUDGETS, MIN_DECADES, MIN_SEEDS = 6, 2.5, 3
 """Below these a wrong form fits tightly (a pure law on data with an offset: exponent .17 +- .01 for a true .25, measured on
 simulated sweeps of 6 budgets and 2 % noise), so no exponent is given."""
@@ -118,15 +120,10 @@ def lacking(compute: Array) -> str:
     return f"no exponent: a fit needs {' and '.join(needs)}" if needs else ""
 
 
-def _well_seeded(compute: Array) -> tuple[NDArray[np.bool_], str]:
-    """Which runs (n,) lie at budgets with MIN_SEEDS seeds, and the sentence that names the other budgets; all runs and no
-    sentence where every budget has them, or those that have allow no exponent."""
-    budgets, cells, seeds = np.unique(compute, return_inverse=True, return_counts=True)
-    few = seeds < MIN_SEEDS
-    if not few.any() or lacking(compute[~few[cells]]):
-        return np.ones(len(compute), dtype=bool), ""
-    named = ", ".join(format_number(budget) for budget in budgets[few])
-    return ~few[cells], f"the fit leaves out budgets with fewer than {MIN_SEEDS} seeds at the best size: {named}"
+def well_seeded(cells: Indices, suffices: Callable[[Mask], bool]) -> Mask:
+    """Which runs (n,) lie in cells (n,) with MIN_SEEDS seeds; all of them where these do not suffice for a fit."""
+    kept = np.bincount(cells)[cells] >= MIN_SEEDS
+    return kept if suffices(kept) else np.ones_like(kept)
 
 
 def not_positive(values: Array) -> str:
@@ -165,7 +162,9 @@ def fit_scaling(
     compute, values = np.asarray(compute, dtype=np.float64), np.asarray(values, dtype=np.float64)
     usable = np.isfinite(values)
     compute, values, seeds = compute[usable], values[usable], np.asarray(seeds)[usable]
-    kept, set_aside = _well_seeded(compute)
+    kept = well_seeded(np.unique(compute, return_inverse=True)[1], lambda runs: not lacking(compute[runs]))
+    thin = ", ".join(format_number(budget) for budget in np.unique(compute[~kept]))
+    set_aside = f"the fit leaves out budgets with fewer than {MIN_SEEDS} seeds at the best size: {thin}" if thin else ""
     compute, values, seeds = compute[kept], values[kept], seeds[kept]
     missing = lacking(compute) or not_positive(values)
     if missing:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.analysis.intervals import Interval
 from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
 from bench.analysis.noise import cell_means, seed_noise
-from bench.analysis.scaling import MIN_SEEDS, NUM_DRAWS, misfit, not_positive
+from bench.analysis.scaling import MIN_SEEDS, NUM_DRAWS, misfit, not_positive, well_seeded
 
 MIN_SIZES = 4
 """Of a surface: five parameters, two of them exponents, need sizes off the frontier."""
@@ -63,14 +62,13 @@ def fit_surface(
     refused = not_positive(values)
     if refused:
         return SurfaceFit(method=method, missing=refused)
-    kept = _well_seeded(num_params, budgets)
-    set_aside = (
-        "" if kept.all() else f"the fit leaves out runs of sizes with fewer than {MIN_SEEDS} seeds at a budget: {(~kept).sum()}"
-    )
+    cells = np.unique(np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True)[1]
+    kept = well_seeded(cells, lambda runs: _is_grid(num_params[runs], budgets[runs]))
+    left_out = f"the fit leaves out runs of sizes with fewer than {MIN_SEEDS} seeds at a budget: {(~kept).sum()}"
     budgets, num_params, images, values, seeds = (v[kept] for v in (budgets, num_params, images, values, seeds))
     names, cells, counts = np.unique(np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True, return_counts=True)
     sizes, num_seeds = len(np.unique(num_params)), counts.min() if len(values) else 0
-    if len(names) < MIN_SIZES**2 or sizes < MIN_SIZES or num_seeds < MIN_SEEDS:
+    if not _is_grid(num_params, budgets) or num_seeds < MIN_SEEDS:
         found = f"there are {sizes} sizes, {len(names)} cells and {num_seeds} seeds"
         return SurfaceFit(
             method=method,
@@ -85,15 +83,10 @@ def fit_surface(
     generator = np.random.default_rng(seed)
     drawn = means * np.exp(misfit(law, len(means)) * cell_means(noise.draw(generator, num_draws).runs(generator), cells))
     draws = refit(law, x, drawn, LEAST_SQUARES, weights=weights)
-    return SurfaceFit(method=method, set_aside=set_aside, law=law, draws=draws)
+    return SurfaceFit(method=method, set_aside="" if kept.all() else left_out, law=law, draws=draws)
 
 
-def _well_seeded(num_params: Array, budgets: Array) -> NDArray[np.bool_]:
-    """Which runs (n,) have MIN_SEEDS seeds of their size at their budget; all, where these do not allow a surface."""
-    every = np.ones(len(budgets), dtype=bool)
-    if not len(budgets):
-        return every
-    names, cells, counts = np.unique(np.stack([num_params, budgets], axis=1), axis=0, return_inverse=True, return_counts=True)
-    well = names[counts >= MIN_SEEDS]
-    enough = len(well) >= MIN_SIZES**2 and len(np.unique(well[:, 0])) >= MIN_SIZES
-    return np.asarray(counts[cells] >= MIN_SEEDS, dtype=bool) if enough else every
+def _is_grid(num_params: Array, budgets: Array) -> bool:
+    """Whether runs (n,) have sizes and cells enough for a surface."""
+    sizes = len(np.unique(num_params))
+    return sizes >= MIN_SIZES and len(np.unique(np.stack([num_params, budgets]), axis=1).T) >= MIN_SIZES**2

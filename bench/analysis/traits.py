@@ -156,7 +156,7 @@ def autoencoder(data: Any, tokenizer: str) -> str:
     """Name of the autoencoder whose latents or codes a tokenizer gives, before quantization or grouped as they may be."""
     tokenizer = tokenizer.partition("+")[0]
     if isinstance(data, Mapping):
-        return str(((data.get("tokenizers") or {}).get(tokenizer) or {}).get("part") or tokenizer)
+        return str(_described(data, tokenizer)["part"])
     return tokenizer.removesuffix("-grouped").removesuffix("-latents")
 
 
@@ -171,11 +171,16 @@ def num_tokens(data: Any, tokenizer: str) -> int | None:
         return sum(each**2 for each in sides) or None
     if not isinstance(data, Mapping):
         return None
-    config = (data.get("tokenizers") or {}).get(tokenizer) or {"part": tokenizer}
-    autoencoder = (data.get("autoencoders") or {}).get(config.get("part"))
-    if not autoencoder:
+    config = _described(data, tokenizer)
+    sizes = (data.get("autoencoders") or {}).get(config["part"])
+    if not sizes:
         return None
-    if autoencoder.get("scales") and not config.get("before_quantization"):
-        return sum(int(side) ** 2 for side in autoencoder["scales"])
-    pixels_per_token = int(autoencoder.get("stride") or autoencoder["patch"]) * int(config.get("group", 1))
-    return (int(data.get("resolution") or autoencoder["resolution"]) // pixels_per_token) ** 2
+    if sizes.get("scales") and not config.get("before_quantization"):
+        return sum(int(side) ** 2 for side in sizes["scales"])
+    pixels_per_token = int(sizes.get("stride") or sizes["patch"]) * int(config.get("group", 1))
+    return (int(data.get("resolution") or sizes["resolution"]) // pixels_per_token) ** 2
+
+
+def _described(data: Mapping[str, Any], tokenizer: str) -> Mapping[str, Any]:
+    """What image data says of a tokenizer; one that it does not describe is an autoencoder by its name."""
+    return (data.get("tokenizers") or {}).get(tokenizer) or {"part": tokenizer}

@@ -43,12 +43,12 @@ def _draw(analysis: Analysis, found: list[Change]) -> Figure:
     note = protocol_line(analysis.best_runs(METRIC))
     room = LETTER * max(len(line) for label in labels.values() for line in label.split("\n"))
     figure, every = panels(titles, note, width=PANEL + room / len(budgets), height=0.9 + 0.42 * len(labels))
-    kinds = list(dict.fromkeys(c.what.partition(":")[0] for c in found))
+    traits = list(dict.fromkeys(change.trait for change in found))
     for axes, budget in zip(every, budgets, strict=True):
         axes.set_xscale("log")
         axes.axvline(1.0, color="#bbbbbb", lw=0.8, zorder=0)
         for change in (c for c in found if c.budget == budget):
-            place, drawn = places[change.first, change.second], look(change.what.partition(":")[0], kinds)
+            place, drawn = places[change.first, change.second], look(change.trait, traits)
             style: dict[str, Any] = {"color": drawn.color, "marker": drawn.marker, "ms": 6, "ls": ""}
             axes.plot(
                 [change.ratio.low, change.ratio.high], [place, place], color=drawn.color, lw=1.2, gid=f"{change.second}: interval"
