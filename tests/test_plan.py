@@ -64,9 +64,18 @@ def test_a_budget_that_cannot_be_met_is_refused_with_one_that_can(experiment: Ex
 
 def test_years_are_refused_with_the_largest_budget_that_fits(plan: Plan) -> None:
     with pytest.raises(ValueError, match=r"needs about .* more than MAX_HOURS=1e-05; .* about BUDGET=") as caught:
-        plan.check_hours(1e-5)
+        plan.check_hours(1e-5, plan.asked)
     fits = float(str(caught.value).split("about BUDGET=")[1].split(";")[0])
     assert 0 < fits <= plan.budget * 1e-5 / plan.total_hours
+
+
+def test_only_missing_runs_count_against_the_hours(plan: Plan) -> None:
+    missing = {plan.runs[0].run.run_id}
+    left = plan.hours(missing)
+    assert 0 < left < plan.total_hours
+    plan.check_hours(left, missing)
+    with pytest.raises(ValueError, match="more of training on this machine"):
+        plan.check_hours(left * 0.9, missing)
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "0", "inf", "nan", "", "1e"])

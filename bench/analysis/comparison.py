@@ -7,7 +7,7 @@ each method at each budget the size that validation conditions chose too.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -41,13 +41,13 @@ class Analysis:
     num_draws: int = 1000
     traits: Mapping[str, Traits] = field(default_factory=dict)
     """What each method is; see `bench.analysis.traits`."""
-    _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _kept: dict[tuple[Hashable, ...], Any] = field(default_factory=dict, init=False)
 
-    def _keep(self, what: str, name: str, compute: Callable[[], T]) -> T:
-        """A result for a metric, computed at the first call."""
-        if (what, name) not in self._kept:
-            self._kept[what, name] = compute()
-        found: T = self._kept[what, name]
+    def _keep(self, what: tuple[Hashable, ...], compute: Callable[[], T]) -> T:
+        """A result, computed at the first call; to be read only."""
+        if what not in self._kept:
+            self._kept[what] = compute()
+        found: T = self._kept[what]
         return found
 
     def metric(self, name: str) -> Metric:
@@ -83,31 +83,37 @@ class Analysis:
         """Finished test rows with a finite value of the metric, one per run at the learning rate that is best for it; of a loss
         also the rows of runs that are not sampled."""
         metric = METRICS[name]
-        if not metric.of_images:
-            found = at_best_rates(loss_rows(self.frame, ema=ema), self.frame, metric.tuned_for)
+
+        def find() -> pd.DataFrame:
+            rows = finished_rows(self.frame, metric.tuned_for, ema=ema) if metric.of_images else loss_rows(self.frame, ema=ema)
+            found = at_best_rates(rows, self.frame, metric.tuned_for)
             return found[np.isfinite(found[name].astype(float))]
-        found = at_best_rates(finished_rows(self.frame, metric.tuned_for, ema=ema), self.frame, metric.tuned_for)
-        return found[np.isfinite(found[name].astype(float))]
+
+        return self._keep(("rows", name, ema), find)
 
     def best_sizes(self, name: str) -> pd.DataFrame:
         """The size of each method at each budget that is best on validation rows, with what its test rows say: see
         `best_per_budget`."""
         rows = self.rows(name)
         if not METRICS[name].of_images:  # measured on validation images already
-            return self._keep("best sizes", name, lambda: best_per_budget(rows, METRICS[name]))
+            return self._keep(("best sizes", name), lambda: best_per_budget(rows, METRICS[name]))
         tried = self.validation
         tried = tried[tried["run_id"].isin(rows["run_id"])]  # not of rates that another one beats
-        return self._keep("best sizes", name, lambda: best_per_budget(rows, METRICS[name], tried))
+        return self._keep(("best sizes", name), lambda: best_per_budget(rows, METRICS[name], tried))
 
     def best_runs(self, name: str) -> pd.DataFrame:
         """The runs of each method's best size at each budget, all seeds."""
         keys = ["method", "flops_budget", *SIZE]
-        return self._keep("best runs", name, lambda: self.rows(name).merge(self.best_sizes(name)[keys], on=keys))
+        return self._keep(("best runs", name), lambda: self.rows(name).merge(self.best_sizes(name)[keys], on=keys))
 
     def samples(self, name: str, budget: float) -> dict[str, Sample]:
         """Per method its best size's values at a budget, one per seed, on the metric's scale of comparison."""
-        runs = self.best_runs(name)
-        return {str(m): METRICS[name].sample(g) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}
+
+        def find() -> dict[str, Sample]:
+            runs = self.best_runs(name)
+            return {str(m): METRICS[name].sample(g) for m, g in runs[runs["flops_budget"] == budget].groupby("method")}
+
+        return self._keep(("samples", name, budget), find)
 
     def values(self, name: str, budget: float) -> dict[str, Array]:
         """Per method the metric of its best size at a budget, one value per seed (n,)."""
@@ -129,7 +135,7 @@ class Analysis:
             floor = metric.floor(mine)
             return fit_scaling(method, compute, metric.shortfall(mine), seeds, floor=floor, num_draws=self.num_draws)
 
-        return self._keep("fits", name, lambda: self._by_method(self.best_runs(name), fit))
+        return self._keep(("fits", name), lambda: self._by_method(self.best_runs(name), fit))
 
     def surfaces(self, name: str) -> dict[str, SurfaceFit]:
         """A fit over parameters and images of all runs, or what is missing for it, of each method."""
@@ -141,7 +147,7 @@ class Analysis:
             values = METRICS[name].shortfall(mine)
             return fit_surface(method, budgets, sizes, images, values, seeds, num_draws=self.num_draws)
 
-        return self._keep("surfaces", name, lambda: self._by_method(self.rows(name), fit))
+        return self._keep(("surfaces", name), lambda: self._by_method(self.rows(name), fit))
 
     def minima(self, name: str) -> dict[str, list[IsoFlop]]:
         """The best size of each method at each budget by a parabola, or why there is none."""
@@ -157,7 +163,7 @@ class Analysis:
                 for budget, cell in mine.groupby("flops_budget")
             ]
 
-        return self._keep("minima", name, lambda: self._by_method(self.rows(name), fit))
+        return self._keep(("minima", name), lambda: self._by_method(self.rows(name), fit))
 
     def paths(self, name: str) -> dict[str, tuple[OptimalPath, OptimalPath]]:
         """How the best size of each method and the images that it sees grow with compute, or why that cannot be said."""
@@ -171,7 +177,7 @@ class Analysis:
             )
             return size, optimal_path("images_seen", budgets, images, values, ladders, num_draws=self.num_draws)
 
-        return self._keep("paths", name, lambda: self._by_method(self.rows(name), fit))
+        return self._keep(("paths", name), lambda: self._by_method(self.rows(name), fit))
 
     def _by_method(self, rows: pd.DataFrame, compute: Callable[[pd.DataFrame, str], T]) -> dict[str, T]:
         return {method: compute(rows[rows["method"] == method], method) for method in self.methods}
@@ -182,7 +188,7 @@ class Analysis:
             return []
         fits = [fit for fit in self.fits(name).values() if fit.law is not None]
         pairs = itertools.combinations(fits, 2)
-        return self._keep("crossings", name, lambda: [crossing(a, b) for a, b in pairs])
+        return self._keep(("crossings", name), lambda: [crossing(a, b) for a, b in pairs])
 
     def missing(self) -> str:
         """What keeps this table from scaling exponents; empty when nothing does for at least one method."""

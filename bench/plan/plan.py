@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any
@@ -169,9 +169,12 @@ class Plan:
 
     @property
     def total_hours(self) -> float:
-        """Training hours on this machine with all its workers busy, of the runs that are done now."""
-        hours = self.frame["hours"][self.frame["run_id"].isin(self.asked)]
-        return float(hours.sum()) / self.machine.num_workers
+        """Training hours on this machine with all its workers busy, of the runs up to `up_to`."""
+        return self.hours(self.asked)
+
+    def hours(self, run_ids: Collection[str]) -> float:
+        """Training hours on this machine with all its workers busy, of these runs."""
+        return float(self.frame["hours"][self.frame["run_id"].isin(run_ids)].sum()) / self.machine.num_workers
 
     @cached_property
     def identity(self) -> Identity:
@@ -186,17 +189,19 @@ class Plan:
             runs={planned.run.run_id: planned.run for planned in self.runs},
         )
 
-    def check_hours(self, max_hours: float) -> None:
-        """Refuse a sweep that this machine cannot finish in time.
+    def check_hours(self, max_hours: float, missing: Collection[str]) -> None:
+        """Refuse a sweep whose missing runs, by run_id, this machine cannot finish in time.
 
         Raises:
             ValueError: naming the estimate, the largest budget that fits, and what overrides it.
         """
-        if self.total_hours > max_hours:
-            fits = self.budget * max_hours / self.total_hours
+        hours = self.hours(missing)
+        if hours > max_hours:
+            fits = self.budget * max_hours / hours
             digits = 10 ** (math.floor(math.log10(fits)) - 1)
+            more = "more " if len(missing) < len(self.asked) else ""
             raise ValueError(
-                f"BUDGET={self.budget:.3g} needs about {format_hours(self.total_hours)} of training on this machine "
+                f"BUDGET={self.budget:.3g} needs about {format_hours(hours)} {more}of training on this machine "
                 f"({self.machine.device}, {self.machine.num_workers} at a time), more than MAX_HOURS={max_hours:g}; the largest "
                 f"budget that fits is about BUDGET={math.floor(fits / digits) * digits:.2g}; MAX_HOURS=... overrides"
             )

@@ -117,8 +117,9 @@ def _save(figure: Figure, results: Results, name: str) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "paradigm-bench"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a method may have any name
-        figure.savefig(results.figures / f"{name}.svg", metadata={"Date": None})
         figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
+        figure.set_layout_engine(None)  # it stays as it is now: laying out again takes as long as drawing
+        figure.savefig(results.figures / f"{name}.svg", metadata={"Date": None})
     (results.figures / f"{name}.png").write_bytes(buffer.getvalue())
     return buffer.getvalue()
 
