@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from bench.analysis.isoflop import isoflop_minimum, optimal_path
 from bench.analysis.laws import LEAST_SQUARES, Law, fit_law
 from bench.analysis.noise import residual_noise, seed_noise
 from bench.analysis.scaling import fit_scaling, lacking, misfit, pooled_deviation
-from bench.analysis.surfaces import fit_surface
+from bench.analysis.surfaces import SurfaceFit, fit_surface
+from bench.report.tables import surface_row
 
 CHINCHILLA = {"A": 477.826, "B": 2143.42, "E": 1.817218, "alpha": 0.347310, "beta": 0.367172}
 """Converged refit of the points extracted by Besiroglu et al. 2024 (Huber 1e-3 on logs, summed)."""
@@ -240,6 +242,25 @@ def test_surfaces_group_runs_whose_images_vary() -> None:
     without = fit_surface("mar", *one, np.append(np.tile(np.arange(3.0), 25), 0), num_draws=100)
     assert without.set_aside == "the fit leaves out runs of sizes with fewer than 3 seeds at a budget: 1"
     assert np.array_equal(without.draws, found.draws)
+
+
+def test_a_metric_that_hardly_moved_has_no_surface() -> None:
+    """As of a method that follows no prompt but in one cell."""
+    size, budget = (v.ravel().repeat(3) for v in np.meshgrid(np.logspace(6.5, 9, 4), np.logspace(17, 20, 4)))
+    values = np.where(budget < 1e20, 1.0, 0.99)
+    found = fit_surface("mar", budget, size, budget / size, values, np.tile(np.arange(3.0), 16), num_draws=20)
+    assert found.missing == "no surface: 16 cells have only 2 different values"
+
+
+def test_an_allocation_is_unknown_where_a_draw_has_no_exponent() -> None:
+    law = Law(intercepts=np.zeros(2), exponents=np.array([0.2, 0.3]), offset=-1.0, objective=0.0)
+    draws = np.tile(law.parameters, (20, 1))
+    known = SurfaceFit(method="mar", law=law, draws=draws)
+    assert known.allocation.value == pytest.approx(0.6)
+    draws[3, 2:4] = 0.0
+    unknown = replace(known, draws=draws)
+    assert unknown.allocation is None
+    assert surface_row("prompt_accuracy", unknown)[-1] == "unknown: a draw has no exponent"
 
 
 def test_values_that_are_not_positive_are_refused_or_dropped() -> None:

@@ -12,8 +12,9 @@ from bench.analysis.laws import LEAST_SQUARES, Array, Law, fit_law, refit
 from bench.analysis.noise import cell_means, seed_noise
 from bench.analysis.scaling import MIN_SEEDS, NUM_DRAWS, misfit, not_positive, well_seeded
 
+NUM_PARAMETERS = 5
 MIN_SIZES = 4
-"""Of a surface: five parameters, two of them exponents, need sizes off the frontier."""
+"""Of a surface: its parameters, two of them exponents, need sizes off the frontier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class SurfaceFit:
     """What the fit leaves out, as a sentence; empty when it has all runs."""
     law: Law | None = None
     """offset + A / N^alpha + B / D^beta."""
-    draws: Array = field(default_factory=lambda: np.empty((0, 5)))
+    draws: Array = field(default_factory=lambda: np.empty((0, NUM_PARAMETERS)))
     """(R, 5) parameters refitted to drawn ladders."""
 
     def interval(self, function: Callable[[Array], Array]) -> Interval:
@@ -36,8 +37,12 @@ class SurfaceFit:
         return Interval(drawn.low, float(function(self.law.parameters[None])[0]), drawn.high)
 
     @property
-    def allocation(self) -> Interval:
-        """a = beta / (alpha + beta): the best N grows as C^a (Hoffmann et al. 2022, section 3.3)."""
+    def allocation(self) -> Interval | None:
+        """a = beta / (alpha + beta): the best N grows as C^a (Hoffmann et al. 2022, section 3.3); None where a draw has neither
+        exponent, as of a metric that never moved."""
+        every = np.vstack([self.draws, self.law.parameters]) if self.law is not None else self.draws
+        if (every[:, 2] + every[:, 3] <= 0).any():
+            return None
         return self.interval(lambda p: p[:, 3] / (p[:, 2] + p[:, 3]))
 
 
@@ -75,6 +80,9 @@ def fit_surface(
             missing=f"no surface: a fit needs {MIN_SIZES} sizes, {MIN_SIZES**2} cells and {MIN_SEEDS} seeds each; {found}",
         )
     log_values = np.log(values)
+    moved = len(np.unique(np.round(cell_means(log_values, cells), 9)))
+    if moved <= NUM_PARAMETERS:  # as of prompt accuracy where no run follows a prompt
+        return SurfaceFit(method=method, missing=f"no surface: {len(names)} cells have only {moved} different values")
     ladders = np.unique(np.stack([num_params, seeds], axis=1), axis=0, return_inverse=True)[1]
     noise = seed_noise(budgets, log_values, cells, ladders)
     x = [names[:, 0], cell_means(images.astype(float), cells)]

@@ -72,8 +72,14 @@ def fit_row(name: str, fit: ScalingFit) -> list[str]:
 def surface_row(name: str, fit: SurfaceFit) -> list[str]:
     """A surface as SURFACE_COLUMNS."""
     alpha, beta, offset = (fit.interval(lambda p, i=i: p[:, i]) for i in (2, 3, 4))  # type: ignore[misc]
-    found = (alpha, beta, offset.map(math.exp), fit.allocation)
-    return [METRICS[name].label, fit.method, *(interval_text(each) for each in found)]
+    texts = [interval_text(each) for each in (alpha, beta, offset.map(math.exp))]
+    allocation = fit.allocation
+    return [
+        METRICS[name].label,
+        fit.method,
+        *texts,
+        interval_text(allocation) if allocation else "unknown: a draw has no exponent",
+    ]
 
 
 def path_row(name: str, method: str, path: OptimalPath) -> list[str]:
