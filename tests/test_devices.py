@@ -60,7 +60,7 @@ def same_training(ours: Path, theirs: Path) -> None:
         assert torch.allclose(weight, weights[1][name], atol=2e-4), name
 
 
-@pytest.mark.parametrize("micro_batch", [4, 2])
+@pytest.mark.parametrize("micro_batch", [pytest.param(4, marks=pytest.mark.slow), 2])
 def test_micro_batches_change_nothing(
     whole: tuple[str, Path, float], latents: dict[str, Path], tmp_path: Path, micro_batch: int
 ) -> None:

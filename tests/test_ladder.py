@@ -121,7 +121,9 @@ def test_the_grid_doubles_and_holds_the_published_sizes() -> None:
         size(100, 4)
 
 
-@pytest.mark.parametrize("label", ["diffusion", "next-token", pytest.param("mar", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "label", ["next-token", *(pytest.param(label, marks=pytest.mark.slow) for label in ("diffusion", "mar"))]
+)
 def test_costs_from_small_sizes_are_the_counts_of_large_ones(label: str) -> None:
     experiment = resolved(load_experiment(LADDER_EXPERIMENT), 10**11)
     method = next(m for m in experiment.methods if m.name == label)

@@ -11,6 +11,7 @@ from command_line import ONE_RUNG, bench, variant
 from miniature import EXPERIMENT
 from planned import make_plan, make_run
 
+from bench import registry
 from bench.config.run import Run
 from bench.data.open import open_data
 from bench.plan.cells import first_run
@@ -47,6 +48,7 @@ class Package:
         info.mkdir(exist_ok=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: my-package\nVersion: {version}\n")
         (info / "entry_points.txt").write_text("[paradigm_bench.paradigms]\nmine = my_package:Mine\n")
+        registry.installed.cache_clear()
 
     def git(self, *arguments: str) -> str:
         """Run git there."""
@@ -62,6 +64,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     monkeypatch.syspath_prepend(str(folder))
     yield Package(folder)
     sys.modules.pop("my_package", None)
+    registry.installed.cache_clear()
     sys.dont_write_bytecode = before
 
 
@@ -95,6 +98,7 @@ def test_a_package_of_several_files_is_hashed_whole(package: Package, regular: b
     else:
         entry = package.folder / "my_package-0.dist-info" / "entry_points.txt"
         entry.write_text("[paradigm_bench.paradigms]\nmine = my_package.model:Mine\n")
+        registry.installed.cache_clear()
     (inside / "model.py").write_text("from paradigms.next_token import NextToken\n\n\nclass Mine(NextToken):\n    pass\n")
     (inside / "helper.py").write_text("A = 1\n")
     sys.modules.pop("my_package", None)

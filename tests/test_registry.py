@@ -8,7 +8,7 @@ from bench import registry
 
 def plugins(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
     found = [EntryPoint(name, value, registry.GROUP) for name, value in points]
-    monkeypatch.setattr(registry, "entry_points", lambda group: found)
+    monkeypatch.setattr(registry, "installed", lambda group: found)
 
 
 def test_unknown_names_get_the_nearest_and_the_list() -> None:

@@ -103,10 +103,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delitem(sys.modules, "mean_tokens", raising=False)
     found = [EntryPoint(name, f"mean_tokens:{name.title()}", registry.TOKENIZER_GROUP) for name in ("mean", "coded", "scaled")]
 
-    def points(group: str, name: str = "") -> list[EntryPoint]:
-        return [point for point in found if point.group == group and name in ("", point.name)]
-
-    monkeypatch.setattr(registry, "entry_points", points)
+    monkeypatch.setattr(registry, "installed", lambda group: [point for point in found if point.group == group])
     return module
 
 
