@@ -198,8 +198,7 @@ class Plan:
         hours = self.hours(missing)
         if hours > max_hours:
             fits = self.budget * max_hours / hours
-            digits = 10 ** (math.floor(math.log10(fits)) - 1)
-            more = "more " if len(missing) < len(self.asked) else ""
+            digits, more = 10 ** (math.floor(math.log10(fits)) - 1), "more " if len(missing) < len(self.asked) else ""
             raise ValueError(
                 f"BUDGET={self.budget:.3g} needs about {format_hours(hours)} {more}of training on this machine "
                 f"({self.machine.device}, {self.machine.num_workers} at a time), more than MAX_HOURS={max_hours:g}; the largest "
