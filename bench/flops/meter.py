@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.backbone import Block, Hooks
 from bench.conditioning import Condition, ConditionSpace
 from bench.config.experiment import FlopRule
+from bench.flops import meta_outputs
 from bench.flops.count import TRAINING_MULTIPLE, FlopCount, count_forward
 from bench.flops.step import count_step
 from bench.flops.watch import ProductWatch
@@ -150,7 +151,7 @@ class FlopMeter:
         """What the meta copy's loss runs under a step seed, and the FLOPs of it that a causal mask saves."""
         inputs = meta_batch(self._meta.paradigm, self._conditions, batch)
         torch.manual_seed(seed)
-        with self.watching():
+        with meta_outputs.Remembered(), self.watching():
             self._meta(*inputs)
         return tuple(self._watch.seen), self._watch.causal_discount
 

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from bench.flops import meta_outputs
 from bench.flops.count import UncountedOperatorError
 
 FREE = frozenset(
@@ -108,7 +109,7 @@ class StepCounter(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        out = func(*args, **kwargs)
+        out = meta_outputs.run(func, args, kwargs)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
         elif not _is_view(func):
