@@ -19,7 +19,8 @@ from bench.results.folder import Results
 torch.set_num_threads(1)
 
 LONGEST_FIRST = """
-    heads sweep resume own_data devices page paradigms plugins broken_plugins figures flops browser parametrization plan ladder
+    parametrization own_data heads coverage ladder sweep cluster plugins page resume paradigms evaluation_share devices plan flops
+    broken_plugins figures browser hostile
 """.split()
 """Files are given to whoever is free; the long ones go first, so that all end together."""
 

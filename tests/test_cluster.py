@@ -18,7 +18,7 @@ from bench.results.table import load_table
 from bench.sweep.slurm import parse_parameters
 
 METHODS = ["diffusion", "next-token"]
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")
