@@ -367,11 +367,16 @@ def test_activations_keep_their_size_at_every_width_and_depth(paradigm: str) -> 
     assert max(found.values()) < BOUND, found
 
 
-MOVES = pytest.mark.xfail(reason="masked-token's best rate moves by two steps of the grid (one seed, 4,096 images; docs/log.md)")
+MOVES = pytest.mark.xfail(
+    reason="the best rate moves by two steps of the grid, a factor 2; seeds at one rate differ by more than neighboring rates do "
+    "(4,096 images, one seed; docs/log.md)"
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("paradigm", [pytest.param(name, marks=MOVES) if name == "masked-token" else name for name in STUDIED])
+@pytest.mark.parametrize(
+    "paradigm", [pytest.param(name, marks=MOVES) if name in ("masked-token", "next-token") else name for name in STUDIED]
+)
 def test_the_best_rate_carries_over_four_widths(paradigm: str, tmp_path: Path) -> None:
     method = next(method for method in load_experiment(LADDER_EXPERIMENT).methods if method.paradigm == paradigm)
     study = Study(method, tmp_path, num_training=4096)
