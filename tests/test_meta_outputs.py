@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_step import FIRST_LAYERS, HEAD, meter_of
+from test_step import HEAD, meter_of
 from torch import Tensor
 
 from bench.flops import meta_outputs
@@ -51,13 +51,11 @@ def test_every_operator_of_a_step_gives_what_it_gives_when_run(name: str, monkey
 
 @pytest.mark.usefixtures("empty")
 def test_equal_counts_with_and_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in FIRST_LAYERS:
-        options = {"head_options": HEAD} if name in ("mar", "next-token-continuous") else {}
-        seeds = range(3)
-        with_memory = [meter_of(load(name), **options).count(BATCH, seed) for seed in seeds]
-        with monkeypatch.context() as patch:
-            patch.setattr(meta_outputs, "run", lambda func, args, kwargs: func(*args, **kwargs))
-            assert [meter_of(load(name), **options).count(BATCH, seed) for seed in seeds] == with_memory
+    """Of MAR, whose shapes change with the seed; tests/test_step.py compares all with real steps."""
+    seeds = range(3)
+    remembered = [meter_of(load("mar"), head_options=HEAD).count(BATCH, seed) for seed in seeds]
+    monkeypatch.setattr(meta_outputs, "run", lambda func, args, kwargs: func(*args, **kwargs))
+    assert [meter_of(load("mar"), head_options=HEAD).count(BATCH, seed) for seed in seeds] == remembered
 
 
 @pytest.mark.usefixtures("empty")

@@ -103,7 +103,7 @@ def step():
 for _ in range(30):
     step()
 before = faults()
-for _ in range(500):
+for _ in range(200):
     step()
 print(faults() - before)
 """
