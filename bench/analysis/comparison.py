@@ -94,12 +94,14 @@ class Analysis:
     def best_sizes(self, name: str) -> pd.DataFrame:
         """The size of each method at each budget that is best on validation rows, with what its test rows say: see
         `best_per_budget`."""
-        rows = self.rows(name)
-        if not METRICS[name].of_images:  # measured on validation images already
-            return self._keep(("best sizes", name), lambda: best_per_budget(rows, METRICS[name]))
-        tried = self.validation
-        tried = tried[tried["run_id"].isin(rows["run_id"])]  # not of rates that another one beats
-        return self._keep(("best sizes", name), lambda: best_per_budget(rows, METRICS[name], tried))
+
+        def find() -> pd.DataFrame:
+            rows, tried = self.rows(name), self.validation
+            if not METRICS[name].of_images:  # measured on validation images already
+                return best_per_budget(rows, METRICS[name])
+            return best_per_budget(rows, METRICS[name], tried[tried["run_id"].isin(rows["run_id"])])  # not of beaten rates
+
+        return self._keep(("best sizes", name), find)
 
     def best_runs(self, name: str) -> pd.DataFrame:
         """The runs of each method's best size at each budget, all seeds."""

@@ -40,8 +40,8 @@ class SurfaceFit:
     def allocation(self) -> Interval | None:
         """a = beta / (alpha + beta): the best N grows as C^a (Hoffmann et al. 2022, section 3.3); None where a draw has neither
         exponent, as of a metric that never moved."""
-        every = np.vstack([self.draws, self.law.parameters]) if self.law is not None else self.draws
-        if (every[:, 2] + every[:, 3] <= 0).any():
+        assert self.law is not None
+        if (np.vstack([self.draws, self.law.parameters])[:, 2:4].sum(1) <= 0).any():
             return None
         return self.interval(lambda p: p[:, 3] / (p[:, 2] + p[:, 3]))
 

@@ -140,9 +140,9 @@ def sweep(options: argparse.Namespace) -> int:
         raise UserError("SLURM parameters need LAUNCHER=slurm")
     made, results, dataset = make(options, to_run=True)
     if parameters is None:  # on a cluster the time limit of the jobs is the bound, and this machine's speed says nothing
-        from bench.sweep.jobs import missing_jobs
+        from bench.sweep.jobs import missing_runs
 
-        made.check_hours(options.max_hours, {run.run_id for job in missing_jobs(made, results) for run in job.runs})
+        made.check_hours(options.max_hours, missing_runs(made, results))
     from bench.progress import Display
     from bench.sweep.sweep import run_sweep
 

@@ -6,6 +6,7 @@ where allocating their results takes .02 ms. A training step repeats the same ca
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     Operators that write into their arguments or return views of them are always run, and so is what has complex, sparse or
     quantized arguments or draws from a generator that it is given.
     """
-    if not isinstance(func, OpOverload) or func._schema.is_mutable or any(each.alias_info for each in func._schema.returns):
+    if not _gives_new_tensors(func):
         return func(*args, **kwargs)
     try:
         key = (func, _described(args), _described(tuple(kwargs.items())))
@@ -60,6 +61,13 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         None if each is None else torch.empty_strided(each[0], each[1], dtype=each[2], device="meta") for each in outputs
     )
     return made if several else made[0]
+
+
+@cache
+def _gives_new_tensors(func: Any) -> bool:
+    """Whether an operator neither writes into its arguments nor returns views of them."""
+    schema = func._schema if isinstance(func, OpOverload) else None
+    return schema is not None and not schema.is_mutable and not any(each.alias_info for each in schema.returns)
 
 
 def _is_plain(value: Any) -> bool:

@@ -128,8 +128,8 @@ class Climber:
         if self.budget < lowest * 10**LEAST_DECADES:
             raise ValueError(
                 f"BUDGET={self.budget:.3g} is below the ladder: its {LEAST_SIZES} smallest sizes need "
-                f"{lowest:.2g} FLOPs for {LEAST_STEPS} steps; use BUDGET={_up(lowest * 10**LEAST_DECADES):.2g} or more, or an "
-                "experiment with sizes of its own"
+                f"{lowest:.2g} FLOPs for {LEAST_STEPS} steps; use "
+                f"BUDGET={rounded_up(lowest * 10**LEAST_DECADES):.2g} or more, or an experiment with sizes of its own"
             )
         span = min(DECADES, math.log10(self.budget / lowest))
         return tuple(round(self.budget * 10 ** (-span * step / (NUM_RUNGS - 1))) for step in reversed(range(NUM_RUNGS)))
@@ -154,7 +154,8 @@ class Climber:
         if self.ladder.sizes is None and not choice.holds(best[-1]):
             raise ValueError(
                 f"BUDGET={self.budget:.3g} is above the ladder: its largest size is {self.sizes[-1].name}, and {method.name} is "
-                f"best at about {best[-1].num_params:.2g} parameters; use BUDGET={_down(choice.highest(self.budget)):.2g} or less"
+                f"best at about {best[-1].num_params:.2g} parameters; use "
+                f"BUDGET={rounded_down(choice.highest(self.budget)):.2g} or less"
             )
         return Rungs(best=best, trained={size: trained[size] for size in self.sizes if size in trained})
 
@@ -172,12 +173,13 @@ class Climber:
         return int(2 ** math.ceil(math.log2(max(most / self.laws.epochs.value, LEAST_IMAGES))))
 
 
-def _up(value: float) -> float:
+def rounded_up(value: float) -> float:
     """Rounded up to two digits, so that a printed budget is enough."""
     digit = 10 ** (math.floor(math.log10(value)) - 1)
     return math.ceil(value / digit) * digit
 
 
-def _down(value: float) -> float:
+def rounded_down(value: float) -> float:
+    """Rounded down to two digits, so that a printed budget is not too much."""
     digit = 10 ** (math.floor(math.log10(value)) - 1)
     return math.floor(value / digit) * digit

@@ -22,7 +22,7 @@ from bench.plan.cells import Cell, cell_run, grid_cells
 from bench.plan.choices import Choice, explain
 from bench.plan.company import kept_speed
 from bench.plan.cost import RunCost, check_sampler, count_run
-from bench.plan.ladder import Climber
+from bench.plan.ladder import Climber, rounded_down
 from bench.plan.machine import Machine, check_memory, device_memory, share_devices, this_machine, worker_bytes
 from bench.plan.sizes_cost import exact_costs
 from bench.processor import keep_memory
@@ -197,12 +197,12 @@ class Plan:
         """
         hours = self.hours(missing)
         if hours > max_hours:
-            fits = self.budget * max_hours / hours
-            digits, more = 10 ** (math.floor(math.log10(fits)) - 1), "more " if len(missing) < len(self.asked) else ""
+            fits = rounded_down(self.budget * max_hours / hours)
+            more = "more " if len(missing) < len(self.asked) else ""
             raise ValueError(
                 f"BUDGET={self.budget:.3g} needs about {format_hours(hours)} {more}of training on this machine "
                 f"({self.machine.device}, {self.machine.num_workers} at a time), more than MAX_HOURS={max_hours:g}; the largest "
-                f"budget that fits is about BUDGET={math.floor(fits / digits) * digits:.2g}; MAX_HOURS=... overrides"
+                f"budget that fits is about BUDGET={fits:.2g}; MAX_HOURS=... overrides"
             )
 
 

@@ -74,12 +74,8 @@ def surface_row(name: str, fit: SurfaceFit) -> list[str]:
     alpha, beta, offset = (fit.interval(lambda p, i=i: p[:, i]) for i in (2, 3, 4))  # type: ignore[misc]
     texts = [interval_text(each) for each in (alpha, beta, offset.map(math.exp))]
     allocation = fit.allocation
-    return [
-        METRICS[name].label,
-        fit.method,
-        *texts,
-        interval_text(allocation) if allocation else "unknown: a draw has no exponent",
-    ]
+    texts.append("unknown: a draw has no exponent" if allocation is None else interval_text(allocation))
+    return [METRICS[name].label, fit.method, *texts]
 
 
 def path_row(name: str, method: str, path: OptimalPath) -> list[str]:

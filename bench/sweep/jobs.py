@@ -41,14 +41,18 @@ def training_flops(jobs: list[TrunkJob]) -> int:
     return round(sum(job.training_flops for job in jobs))
 
 
+def missing_runs(plan: Plan, results: Results) -> set[str]:
+    """run_ids of the runs that are to be trained or evaluated now."""
+    return {run_id for run_id in plan.asked if results.run_folder(run_id).record.status != "done"}
+
+
 def missing_jobs(plan: Plan, results: Results) -> list[TrunkJob]:
     """One job per trunk that has a run to train or evaluate now, longest first."""
-    jobs = []
+    jobs, missing = [], missing_runs(plan, results)
     for job in _jobs(plan.identity, results, plan.machine):
-        asked = [run for run in job.runs if run.run_id in plan.asked]
-        missing = tuple(run for run in asked if results.run_folder(run.run_id).record.status != "done")
-        if missing:
-            jobs.append(replace(job, runs=missing))
+        runs = tuple(run for run in job.runs if run.run_id in missing)
+        if runs:
+            jobs.append(replace(job, runs=runs))
     hours = plan.frame.groupby("trunk_id")["hours"].sum()
     return sorted(jobs, key=lambda job: -hours[job.trunk_id])
 
