@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,15 @@ LONGEST_FIRST = """
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {f"test_{name}": place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+STARTED = time.time()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """No test marked slow begins more than NO_SLOW_TEST_AFTER seconds after the start, where that is set."""
+    if item.get_closest_marker("slow") and time.time() - STARTED > float(os.environ.get("NO_SLOW_TEST_AFTER", "inf")):
+        pytest.skip("no time is left: NO_SLOW_TEST_AFTER")
 
 
 def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
