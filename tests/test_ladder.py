@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ from bench.flops.count import num_parameters
 from bench.model import build_meta
 from bench.paradigm import Paradigm
 from bench.plan.cells import Cell, cell_run
+from bench.plan.choices import explain
 from bench.plan.cost import RunCost, count_run
 from bench.plan.ladder import TRUNK_SPAN, Climber, laws_of, resolved
 from bench.plan.plan import make_plan
@@ -219,6 +221,34 @@ def test_contradictions_are_one_line(make: Callable[[], object], message: str) -
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_rates_are_searched_at_depths_to_which_they_do_not_carry() -> None:
+    experiment = experiment_with(
+        Ladder(sizes=(size(32, 4), size(32, 8)), rungs=(1.0,), num_seeds=2),
+        recipe=Recipe(batch_size=32, completep_base=size(32, 4)),
+    )
+    shipped = laws_of(experiment)
+    failing = replace(shipped.rate(METHOD.paradigm), depths=(2, 4), search=(0.25, 0.5, 1.0))
+    laws = replace(shipped, base_rate={**shipped.base_rate, METHOD.paradigm: failing})
+    cells, before = list(Climber(experiment, 10**12, cheap, laws).cells()), list(Climber(experiment, 10**12, cheap).cells())
+
+    def of(cells: list[Cell], depth: int) -> list[tuple[float, int, int, float]]:
+        return [(c.learning_rate, c.flops_budget, c.seed, c.recipe.weight_decay) for c in cells if c.size.depth == depth]
+
+    assert of(cells, 4) == of(before, 4)
+    rates = {rate for rate, *_ in of(cells, 8)}
+    (carried,) = {rate for rate, *_ in of(before, 8)}
+    assert sorted(rates) == pytest.approx([carried / 4, carried / 2, carried], rel=0.01)
+    assert [cell for cell in of(cells, 8) if cell[0] == carried] == of(before, 8)
+    assert len(of(cells, 8)) == 3 * len(of(before, 8))  # each rate with all seeds of the carried one
+    decays = {rate * decay for rate, _, _, decay in of(cells, 8)}
+    assert max(decays) == pytest.approx(min(decays), rel=0.05)  # AdamW's averaging time stays
+    shown = {choice.quantity: choice.law for choice in explain(experiment, cells, Climber(experiment, 10**12, cheap, laws))}
+    assert shown[f"rates of {METHOD.name}"].startswith("searched at depths outside 2 to 4: 0.25, 0.5, 1 times the carried rate; ")
+    given = replace(METHOD, learning_rates=(1e-3,))
+    fixed = Climber(replace(experiment, methods=(given,)), 10**12, cheap, laws)
+    assert len({cell.learning_rate for cell in fixed.cells()}) <= 2  # one per depth: the experiment's rate is not searched
 
 
 def test_two_rates_of_a_ladder_are_refused() -> None:

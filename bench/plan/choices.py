@@ -81,6 +81,9 @@ def _of_method(climber: Climber, method: Method, cells: Sequence[Cell]) -> list[
     law = f"{first.law.value:.2g} to {last.law.value:.2g} images per parameter, sizes within {BRACKET:g}x: {last.law.source}"
     found = base_rate(climber.laws, method)
     rate = f"{found.value:.3g} at width {found.width}, batch {found.batch}, {found.images:.2g} images; {found.source}"
+    if any(len(found.factors(cell.size)) > 1 for cell in cells):
+        factors = ", ".join(f"{factor:g}" for factor in found.search)
+        rate = f"searched at depths outside {found.depths[0]} to {found.depths[1]}: {factors} times the carried rate; {rate}"
     outside = any(best.law.extrapolated for best in rungs.best)
     fixed = climber.ladder.sizes is not None
     return [

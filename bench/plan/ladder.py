@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from bench.plan.bracket import Best, SizeChoice
 from bench.plan.cells import Cell, drawing_from
 from bench.plan.cost import RunCost
 from bench.plan.laws import Laws, load_laws
-from bench.plan.recipe import LEAST_BATCH, LEAST_STEPS, TrunkRecipe, trunk_recipe
+from bench.plan.recipe import LEAST_BATCH, LEAST_STEPS, TrunkRecipe, trunk_recipes
 
 NUM_RUNGS, DECADES = 6, 2.5
 """What an exponent needs (fits.md of Hoffmann et al. 2022 and Porian et al. 2024: six budgets; two and a half decades)."""
@@ -90,8 +91,8 @@ class Climber:
         for method in self.experiment.methods:
             for size, served in self.rungs[method.name].trained.items():
                 for together in trunks(served):
-                    recipe = self._recipe(method, size, together, drawing_from(base, method))
-                    for best in together:
+                    recipes = self._recipes(method, size, together, drawing_from(base, method))
+                    for best, recipe in itertools.product(together, recipes):
                         yield from self._seeds(method, size, best, recipe)
 
     def _seeds(self, method: Method, size: Size, best: Best, trunk: TrunkRecipe) -> Iterator[Cell]:
@@ -115,10 +116,10 @@ class Climber:
                 extrapolated=outside + trunk.extrapolated,
             )
 
-    def _recipe(self, method: Method, size: Size, served: list[Best], base: Recipe) -> TrunkRecipe:
+    def _recipes(self, method: Method, size: Size, served: list[Best], base: Recipe) -> list[TrunkRecipe]:
         per_image = self.cost(method, size).dense
         images = [best.flops_budget / per_image for best in served]
-        return trunk_recipe(self.laws, self.ladder, base, method, size, images[0], images[-1])
+        return trunk_recipes(self.laws, self.ladder, base, method, size, images[0], images[-1])
 
     def _budgets(self) -> tuple[int, ...]:
         """The rungs, ending at the budget."""

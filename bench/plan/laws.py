@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.config.experiment import Evaluation
+from bench.config.size import Size
 
 FOLDER = Path(__file__).parent.parent / "laws"
 COMMON = "common"
@@ -84,9 +85,17 @@ class BaseRate:
     images: float
     """Of the run at which it was found."""
     widths: tuple[int, int]
+    depths: tuple[int, int]
     horizons: tuple[float, float]
-    """The widths, and the images of a run, between which a rate carried from here was compared with a searched one."""
+    """The widths, the depths, and the images of a run, between which a rate carried from here was compared with searched ones and
+    lost little."""
+    search: tuple[float, ...] = (1.0,)
+    """Multiples of the carried rate that are trained at other depths: several where carrying was measured to fail."""
     source: str
+
+    def factors(self, size: Size) -> tuple[float, ...]:
+        """Multiples of the carried rate to train at a size."""
+        return (1.0,) if self.depths[0] <= size.depth <= self.depths[1] else self.search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +168,7 @@ class Laws:
 
 
 def _base_rate(content: dict[str, Any]) -> BaseRate:
-    return BaseRate(**{**content, "widths": tuple(content["widths"]), "horizons": tuple(content["horizons"])})
+    return BaseRate(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
 
 
 @cache

@@ -1,6 +1,7 @@
 """The recipe of a trunk: batch, rate, weight decay, warm-up and beta2 from the laws and the images that it sees.
 
-A trunk serves several rungs with one batch and one rate, chosen at the geometric middle of its rungs.
+A trunk serves several rungs with one batch and one rate, chosen at the geometric middle of its rungs. Where carrying a rate was
+measured to fail, there is a trunk for each of several rates.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ class TrunkRecipe:
     extrapolated: tuple[str, ...]
 
 
-def trunk_recipe(
+def trunk_recipes(
     laws: Laws, ladder: Ladder, base: Recipe, method: Method, size: Size, least_images: float, most_images: float
-) -> TrunkRecipe:
-    """The recipe of a method at a size, for rungs between so many images.
+) -> list[TrunkRecipe]:
+    """The recipes of a method at a size, for rungs between so many images: one per rate, several where carrying was measured to
+    fail.
 
     Args:
         base: what the laws do not decide.
@@ -39,25 +41,29 @@ def trunk_recipe(
     images = math.sqrt(least_images * most_images)
     batch = ladder.batch_size or _batch(laws, images, least_images, most_images)
     found = base_rate(laws, method)
-    rate = _rounded(carried_rate(laws, found, size, base.completep_base, batch, images), 3)
-    decay = batch / (rate * laws.timescale.value * images) if ladder.weight_decay is None else ladder.weight_decay
+    carried = carried_rate(laws, found, size, base.completep_base, batch, images)
     warmup = max(1, round(laws.warmup.value * least_images / batch)) if ladder.warmup_steps is None else ladder.warmup_steps
     beta2 = min(max(laws.beta2.value ** (batch / BETA2_BATCH), laws.beta2.low), laws.beta2.high)
     extrapolated = []
     if ladder.batch_size is None and laws.batch(images).extrapolated:
         extrapolated.append("batch_size")
-    widths, horizons = found.widths, found.horizons
-    if not (widths[0] <= size.width <= widths[1] and horizons[0] <= images <= horizons[1]):
+    measured = ((size.width, found.widths), (size.depth, found.depths), (images, found.horizons))
+    if not all(low <= value <= high for value, (low, high) in measured):
         extrapolated.append("learning_rate")
-    recipe = replace(
-        base,
-        batch_size=batch,
-        warmup_steps=warmup,
-        weight_decay=_rounded(decay, 2),
-        betas=(base.betas[0], _rounded(beta2, 5)),
-        precision=ladder.precision or ("bf16" if size.width >= laws.bf16_width.value else "fp32"),
-    )
-    return TrunkRecipe(recipe=recipe, learning_rate=rate, extrapolated=tuple(extrapolated))
+    recipes = []
+    for factor in found.factors(size):
+        rate = _rounded(factor * carried, 3)
+        decay = batch / (rate * laws.timescale.value * images) if ladder.weight_decay is None else ladder.weight_decay
+        recipe = replace(
+            base,
+            batch_size=batch,
+            warmup_steps=warmup,
+            weight_decay=_rounded(decay, 2),
+            betas=(base.betas[0], _rounded(beta2, 5)),
+            precision=ladder.precision or ("bf16" if size.width >= laws.bf16_width.value else "fp32"),
+        )
+        recipes.append(TrunkRecipe(recipe=recipe, learning_rate=rate, extrapolated=tuple(extrapolated)))
+    return recipes
 
 
 def base_rate(laws: Laws, method: Method) -> BaseRate:
@@ -75,7 +81,7 @@ def base_rate(laws: Laws, method: Method) -> BaseRate:
             f"method {method.name!r}: a ladder carries one learning rate, found at width {found.width} with batch {found.batch}, "
             f"to all sizes; give one or none, not {len(method.learning_rates)}"
         )
-    return replace(found, value=given, source=FIXED)
+    return replace(found, value=given, search=(1.0,), source=FIXED)
 
 
 def carried_rate(laws: Laws, found: BaseRate, size: Size, completep_base: Size | None, batch: int, images: float) -> float:

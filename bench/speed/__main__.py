@@ -55,6 +55,7 @@ def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
         "overhead": lambda: training.measure_overhead(experiment, dataset),
         "sampling": lambda: sampling.measure_sampling(experiment, dataset),
         "cache": sampling.measure_cache,
+        "decoding": sampling.measure_decoding,
         "published": published.measure_published,
         "set-up": setup.measure_commands,
         "evaluation": lambda: setup.measure_evaluation(dataset),

@@ -25,6 +25,8 @@ from bench.speed.timing import ratio, rounds, row
 
 WIDTH, DEPTH, HEADS, CLASSES, SLOTS = 192, 8, 3, 1000, 64
 HEAD_WIDTH, HEAD_DEPTH, MULTIPLIER, HEAD_STEPS = 256, 3, 4, 100
+FLOW_STEPS = 10
+"""Evaluations of the head along the probability flow, which 25 do not better on a trained run (docs/log.md)."""
 TRAINING_BATCH, SAMPLING_BATCH, SAMPLING_STEPS = 16, 4, 16
 GRID, CHANNELS = 16, 16
 REPEATS = 5
@@ -61,10 +63,10 @@ def published(folder: Path) -> Any:
     ).to(device_type())
 
 
-def ours() -> Paradigm:
-    """Our class at the same configuration: plain blocks, the published head."""
+def ours(**sampler: Any) -> Paradigm:
+    """Our class at the same configuration: plain blocks, the published head, and perhaps another sampler of it."""
     head: dict[str, Any] = {"width": HEAD_WIDTH, "depth": HEAD_DEPTH, "multiplier": MULTIPLIER, "steps": HEAD_STEPS}
-    head |= {"prediction": "noise", "learned_variance": True}
+    head |= {"prediction": "noise", "learned_variance": True, **sampler}
     with torch.device(device_type()):
         torch.manual_seed(0)
         make: Callable[..., Paradigm] = load("mar")
@@ -85,6 +87,7 @@ def measure_published() -> Iterator[dict[str, Any]]:
         yield row("published", "mar", "published code over ours", None, "1", ">= 1.5", **place)
         return
     theirs, mine = published(Path(folder)), compile_on_gpu(ours())
+    flow = compile_on_gpu(ours(sampler="probability-flow", steps=FLOW_STEPS))
     where = device_type()
     latents = torch.randn(TRAINING_BATCH, CHANNELS, GRID, GRID, device=where)
     tokens = latents.flatten(2).transpose(1, 2).contiguous()
@@ -110,17 +113,21 @@ def measure_published() -> Iterator[dict[str, Any]]:
                 theirs.sample_tokens(SAMPLING_BATCH, num_iter=SAMPLING_STEPS, labels=labels[:SAMPLING_BATCH])
 
             @torch.no_grad()
-            def our_images() -> None:
-                mine.eval()
+            def our_images(model: Paradigm) -> None:
+                model.eval()
                 some = Condition.of(labels[:SAMPLING_BATCH, None])
-                mine.sample(some, steps=SAMPLING_STEPS, guidance=1.0, temperature=1.0, generator=generator)
+                model.sample(some, steps=SAMPLING_STEPS, guidance=1.0, temperature=1.0, generator=generator)
 
             taken = rounds({"their step": their_step, "our step": our_step}, REPEATS)
             share = ratio(taken["their step"], taken["our step"])
             yield row("published", "mar", "published training step over ours", share, "1", ">= 1.5", **place, dtype=dtype)
-            taken = rounds({"their images": their_images, "our images": our_images}, REPEATS)
-            share = ratio(taken["their images"], taken["our images"])
+            images = {"theirs": their_images, "ours": lambda: our_images(mine), "flow": lambda: our_images(flow)}
+            taken = rounds(images, REPEATS)
+            share = ratio(taken["theirs"], taken["ours"])
             yield row("published", "mar", "published sampling over ours", share, "1", ">= 1.5", **place, dtype=dtype)
+            share = ratio(taken["theirs"], taken["flow"])
+            quantity = f"published sampling over ours along the flow of {FLOW_STEPS} steps"
+            yield row("published", "mar", quantity, share, "1", ">= 5", **place, dtype=dtype)
 
 
 def finish(model: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:

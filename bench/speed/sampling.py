@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from bench.config.experiment import Experiment
 from bench.data.base import TokenizedData
 from bench.flops.sampling import count_sampling
 from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type
-from bench.paradigm import TokenSpace
+from bench.paradigm import Paradigm, TokenSpace
 from bench.plan.cells import first_run
 from bench.registry import load
 from bench.speed.timing import Spread, ratio, rounds, row
@@ -24,6 +25,9 @@ from bench.speed.training import products
 BATCH, GUIDANCE = 64, 2.0
 CACHE_TOKENS, CACHE_WIDTH, CACHE_DEPTH, CACHE_HEADS, CACHE_BATCH = 256, 256, 6, 4, 4
 """The published length of image sequences at 256 pixels."""
+DECODING = BackboneConfig(width=384, depth=8, num_heads=6)
+VECTOR_ROWS = 1024
+"""Of the matrices whose products with a vector stand for reading all weights once."""
 
 
 def measure_sampling(experiment: Experiment, dataset: TokenizedData) -> Iterator[dict[str, Any]]:
@@ -96,20 +100,51 @@ def sample_without_cache(paradigm: Any, condition: Condition, guidance: float, g
     return tokens
 
 
-def measure_cache() -> Iterator[dict[str, Any]]:
-    """One row: sampling 256 tokens without the key-value cache over sampling with it."""
+def token_sampler(config: BackboneConfig, batch: int) -> tuple[Paradigm, Condition, torch.Generator, Callable[[], Tensor]]:
+    """Next-token on 256 codes of 1,024 with a class as condition: network, condition, generator, and a call that samples codes
+    (batch, 256) without guidance."""
     space = TokenSpace(kind="codes", grid=16, vocabulary=1024)
     conditions = ConditionSpace(num_tokens=1, vocabulary=1000)
-    config = BackboneConfig(width=CACHE_WIDTH, depth=CACHE_DEPTH, num_heads=CACHE_HEADS)
     with torch.device(device_type()):
         torch.manual_seed(0)
         paradigm = load("next-token")(config, space, conditions).eval()
-        condition = Condition.of(conditions.example(CACHE_BATCH))
+        condition = Condition.of(conditions.example(batch))
     generator = torch.Generator(device_type())
 
     @torch.inference_mode()
-    def fast() -> Tensor:
+    def sample() -> Tensor:
         return paradigm.sample(condition, steps=None, guidance=1.0, temperature=1.0, generator=generator.manual_seed(0))
+
+    return paradigm, condition, generator, sample
+
+
+def vector_products(num_values: int) -> Callable[[], object]:
+    """Products with a vector that read so many fp32 values or a few more once: the least that a token of a decoder costs."""
+    columns = math.ceil(num_values / VECTOR_ROWS)
+    with torch.device(device_type()):
+        matrix, vector = torch.randn(VECTOR_ROWS, columns), torch.randn(columns)
+    return lambda: matrix @ vector
+
+
+def measure_decoding() -> Iterator[dict[str, Any]]:
+    """One row: seconds of reading the weights that each token needs, once per token, over those of decoding at batch 1.
+
+    Read once per token are the weights of attention and MLP and the logits; what depends on the condition alone is not.
+    """
+    paradigm, _, _, sample = token_sampler(DECODING, 1)
+    blocks = [*paradigm.backbone.blocks, paradigm.get_submodule("head")]
+    read = sum(p.numel() for block in blocks for name, p in block.named_parameters() if not name.startswith("modulation"))
+    product = vector_products(read)
+    taken = rounds({"read": lambda: [product() for _ in range(CACHE_TOKENS)], "sample": sample}, repeats=5)
+    place: dict[str, Any] = {"size": f"{DECODING.width}x{DECODING.depth}", "batch": 1, "dtype": "fp32", "tokens": CACHE_TOKENS}
+    share = ratio(taken["read"], taken["sample"])
+    yield row("sampling", "next-token", "share of the bound by reading weights", share, "1", ">= 0.6", **place)
+
+
+def measure_cache() -> Iterator[dict[str, Any]]:
+    """One row: sampling 256 tokens without the key-value cache over sampling with it."""
+    config = BackboneConfig(width=CACHE_WIDTH, depth=CACHE_DEPTH, num_heads=CACHE_HEADS)
+    paradigm, condition, generator, fast = token_sampler(config, CACHE_BATCH)
 
     def slow() -> Tensor:
         return sample_without_cache(paradigm, condition, 1.0, generator.manual_seed(0))

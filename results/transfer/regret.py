@@ -3,47 +3,73 @@
 python results/transfer/regret.py results/transfer/trials.csv results/transfer/regret.csv
 """
 
+import math
 import sys
 
-import numpy as np
 import pandas as pd
+from scipy.stats import t
+from study import CELLS, lowest_point
+
+SMALL = 0.02
+"""A regret that is small: by the measured laws 2 % of the loss is about 15 % of the compute (results/laws, exponents of .14)."""
+
+
+def interval(lost: pd.Series) -> tuple[float, float]:
+    """Of 95 % for a mean over seeds, by Student's t."""
+    error = float(t.ppf(0.975, len(lost) - 1)) * lost.std() / math.sqrt(len(lost))
+    return lost.mean() - error, lost.mean() + error
+
+
+def verdict(low: float, high: float) -> str:
+    """Whether rates carry, from the interval of their regret. Either answer is wrong in at most 6 % of cases, although the best
+    of several rates looks better than it is (simulated in tests/test_transfer.py)."""
+    if high <= SMALL:
+        return "carries"
+    return "does not carry" if low > SMALL else "undecided"
 
 
 def regret(trials: pd.DataFrame) -> pd.DataFrame:
     """One row per method and cell.
 
-    The best place is that of the lowest loss with the first seed, with which all places were tried. Regret is the mean over seeds
-    of the loss at the carried rate less that at the best rate, trained with the same seeds, as a share of the loss. `regret_se`
-    is its standard error over the seeds, empty where the carried rate is the best. `seed_se` is the standard error of a mean loss
-    at the best rate.
+    The best rate is the one with the lowest mean loss over the seeds; `shift` is how many factors of 2 the lowest point of a
+    parabola through it and its neighbors lies above the carried rate. Regret is the mean over seeds of the loss at the carried
+    rate less that at the best one, both trained with the same seeds, as a share of the loss: 0 where no rate was better.
+    `regret_low` and `regret_high` are its interval of 95 %. `standard_regret` is that of the standard parametrization at the
+    rate that its own rule carries.
     """
     rows = []
     for (paradigm, cell), group in trials.groupby(["paradigm", "cell"], sort=False):
-        losses = group[group["parametrization"] == "completep"].pivot(index="seed", columns="place", values="loss")
-        rates = group[group["parametrization"] == "completep"].groupby("place")["rate"].first()
-        best = int(losses.iloc[0].idxmin())
+        searched = group[group["parametrization"] == "completep"]
+        losses = searched.pivot(index="seed", columns="place", values="loss")
+        means = losses.mean()
+        best = int(means.idxmin())
         row = {
             "paradigm": paradigm,
             "cell": cell,
-            "best_place": best,
-            "best_rate": rates[best],
-            "best_loss": losses[best].mean(),
-            "seed_se": losses[best].std() / np.sqrt(len(losses)) / losses[best].mean(),
+            "rate": searched.loc[searched["place"] == 0, "rate"].iloc[0],
+            "loss": means[0],
+            "best_rate": searched.loc[searched["place"] == best, "rate"].iloc[0],
+            "best_loss": means[best],
+            "seed_deviation": losses[best].std() / means[best],
+            "shift": lowest_point(dict(means)),
             "num_rates": losses.shape[1],
             "num_seeds": len(losses),
         }
         if cell != "base":
-            lost = (losses[0] - losses[best]) / losses[best].mean()
+            lost = (losses[0] - losses[best]) / means[best]
             standard = group[group["parametrization"] == "standard"].set_index("seed")["loss"]
+            low, high = interval(lost)
             row |= {
-                "carried_rate": rates[0],
                 "regret": lost.mean(),
-                "regret_se": lost.std() / np.sqrt(len(lost)) if best else np.nan,
-                "standard_regret": ((standard - losses[best]) / losses[best].mean()).mean(),
-                "carries": bool(abs(best) <= 1 or lost.mean() <= row["seed_se"]),
+                "regret_low": low,
+                "regret_high": high,
+                "standard_regret": ((standard - losses[best]) / means[best]).mean(),
+                "verdict": verdict(low, high),
             }
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table["cell"] = pd.Categorical(table["cell"], list(CELLS))
+    return table.sort_values(["paradigm", "cell"], ignore_index=True)
 
 
 def main() -> None:

@@ -2,16 +2,17 @@
 
     python results/transfer/study.py results/transfer/trials.csv [PARADIGM ...]
 
-The base is one small model per method. Its best rate is searched; then the rules of bench/plan/recipe.py carry it to two and four
-times the width, four times the depth and four times the images, and around the carried rate the best one is searched again. A
-trial's loss is that of the last weights on held-out images with fixed noise. Every search walks downhill on a grid in steps of
-sqrt(2) with one seed; the carried and the best rate are then trained with all seeds. The standard parametrization is tried at the
-rate that its own rule carries. Rows that are there already are not trained again; `regret.py` makes the table from them.
+The base is one small model per method on the world with a long tail, whose losses differ less between seeds than between rates a
+factor 2 apart (where shapes32 has it the other way round). Five rates a factor 2 apart are trained there with four seeds, more
+while the best one is at an edge, and a parabola through the best one and its neighbors gives the base's rate. The rules of
+bench/plan/recipe.py carry it to two and four times the width, four times the depth and four times the images, where the carried
+rate, half and twice of it are trained, and more while the best one is at an edge. A trial's loss is that of the last weights on
+held-out images with fixed noise. The standard parametrization is trained at the rate that its own rule carries. Rows that are
+there already are not trained again, and several processes may write to one file; `regret.py` makes the table from them.
 """
 
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from bench.model import build_paradigm
 from bench.paradigm import Paradigm
 from bench.parametrization import parameter_groups
 from bench.plan.laws import COMMON, BaseRate, Laws, load_laws
-from bench.plan.recipe import trunk_recipe
+from bench.plan.recipe import trunk_recipes
 from bench.randomness import step_seed
 
 BASE, IMAGES, BATCH = size(32, 2), 8192, 16
@@ -43,11 +44,13 @@ CELLS = {
 }
 """Size and training images; the batch is the same, so that the horizon alone is longer."""
 FIRST_RATE = 8e-3
-SEEDS = (0, 1, 2)
+PLACES, FURTHER = (-1, 0, 1), (-2, 2)
+"""Rates that are tried in every cell, in steps of a factor 2 from the middle, and those that the base has beside them."""
+SEEDS = (0, 1, 2, 3)
 NUM_HELD_OUT, HELD_OUT_BATCH = 1024, 128
 COLUMNS = ["paradigm", "cell", "parametrization", "place", "seed", "rate", "loss"]
 """place: of the rate on the grid around the carried one (around FIRST_RATE at the base)."""
-WORLD = "shapes32"
+WORLD = "sprites40"
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ def laws_with(paradigm: str, rate: float) -> Laws:
     """The shipped laws with this rate at the study's base."""
     base = BaseRate(
         value=rate, width=BASE.width, depth=BASE.depth, batch=BATCH, images=IMAGES,
-        widths=(BASE.width, 4 * BASE.width), horizons=(IMAGES, 4 * IMAGES), source="results/transfer",
+        widths=(BASE.width, 4 * BASE.width), depths=(BASE.depth, 4 * BASE.depth), horizons=(IMAGES, 4 * IMAGES),
+        source="results/transfer",
     )  # fmt: skip
     return replace(load_laws("shapes"), base_rate={paradigm: base, COMMON: base})
 
@@ -139,45 +143,63 @@ def carried(method: Method, rate: float, size: Size, images: int, seed: int, *, 
     """The trial that the plan's rules make of a base rate, with their warm-up, weight decay and averages."""
     given = Recipe(batch_size=BATCH, completep_base=BASE if completep else None)
     ladder = Ladder(batch_size=BATCH, precision="fp32")
-    found = trunk_recipe(laws_with(method.paradigm, rate), ladder, given, method, size, images, images)
+    (found,) = trunk_recipes(laws_with(method.paradigm, rate), ladder, given, method, size, images, images)
     return Trial(size, images, found.recipe, found.learning_rate, seed)
 
 
-def walk(loss: Callable[[int], float], start: int = 0) -> int:
-    """The lowest place of a grid, walked downhill by twos from `start` and then by ones."""
-    best = start
-    for stride in (2, 1):
-        while (down := min((best - stride, best + stride), key=loss)) != best and loss(down) < loss(best):
-            best = down
-    return best
+def best_place(losses: dict[int, float]) -> int:
+    """The place of the lowest loss."""
+    return min(losses, key=lambda place: losses[place])
 
 
-def on_grid(rate: float, place: int) -> float:
-    """A rate so many steps of sqrt(2) away."""
-    return rate * 2 ** (place / 2)
+def lowest_point(losses: dict[int, float]) -> float:
+    """Where a parabola through the lowest loss and its two neighbors is lowest; the lowest loss's place where it has only one."""
+    best = best_place(losses)
+    below, middle, above = (losses.get(place, math.inf) for place in (best - 1, best, best + 1))
+    curvature = below - 2 * middle + above
+    return best + (below - above) / (2 * curvature) if 0 < curvature < math.inf else float(best)
+
+
+def at_place(rate: float, place: float) -> float:
+    """A rate so many factors of 2 away."""
+    return rate * 2**place
 
 
 class Table:
-    """Trials that were made, kept in a file."""
+    """Trials that were made, kept in a file to which each adds a line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.losses: dict[tuple[str, str, str, int, int], tuple[float, float]] = {}
+        self.losses: dict[tuple[str, str, str, int, int], float] = {}
         if path.exists():
-            for *key, rate, loss in pd.read_csv(path).itertuples(index=False, name=None):
-                self.losses[tuple(key)] = (rate, loss)
+            for *key, _, loss in pd.read_csv(path).itertuples(index=False, name=None):
+                self.losses[tuple(key)] = loss
+        else:
+            path.write_text(",".join(COLUMNS) + "\n")
 
-    def loss(self, study: Study, cell: str, parametrization: str, place: int, base_rate: float, seed: int = 0) -> float:
-        """Loss at a place around the rate that the rules carry to a cell."""
-        key = (study.method.paradigm, cell, parametrization, place, seed)
-        if key not in self.losses:
-            where, images = CELLS[cell]
-            rate = on_grid(base_rate, place)
-            trial = carried(study.method, rate, where, images, seed, completep=parametrization == "completep")
-            self.losses[key] = (trial.rate, study.loss(trial))
-            rows = [(*key, *values) for key, values in self.losses.items()]
-            pd.DataFrame(rows, columns=COLUMNS).to_csv(self.path, index=False)
-        return self.losses[key][1]
+    def loss(self, study: Study, cell: str, parametrization: str, place: int, base_rate: float) -> float:
+        """Mean loss over the seeds at a place around the rate that the rules carry to a cell."""
+        losses = []
+        for seed in SEEDS:
+            key = (study.method.paradigm, cell, parametrization, place, seed)
+            if key not in self.losses:
+                where, images = CELLS[cell]
+                rate = at_place(base_rate, place)
+                trial = carried(study.method, rate, where, images, seed, completep=parametrization == "completep")
+                self.losses[key] = float(f"{study.loss(trial):.6g}")
+                with self.path.open("a") as file:
+                    file.write(",".join(map(str, (*key, f"{trial.rate:.5g}", self.losses[key]))) + "\n")
+            losses.append(self.losses[key])
+        return sum(losses) / len(losses)
+
+    def search(self, study: Study, cell: str, rate: float) -> dict[int, float]:
+        """Mean losses of the rates around one, continued while the best one is at an edge."""
+        places = (*PLACES, *FURTHER) if cell == "base" else PLACES
+        losses = {place: self.loss(study, cell, "completep", place, rate) for place in places}
+        while (best := best_place(losses)) in (min(losses), max(losses)):
+            further = best + (1 if best > 0 else -1)
+            losses[further] = self.loss(study, cell, "completep", further, rate)
+        return losses
 
 
 def main() -> None:
@@ -188,21 +210,16 @@ def main() -> None:
     experiment: Experiment = load_experiment(LADDER_EXPERIMENT)
     methods = {method.paradigm: method for method in experiment.methods}
     for method in (methods[name] for name in names or methods):
-        study = Study(method, path.with_suffix(".cache"))
+        study = Study(method, path.with_suffix(".cache") / method.paradigm)
         rate = FIRST_RATE
         for cell in CELLS:
-
-            def loss(place: int, seed: int = 0, study: Study = study, cell: str = cell, rate: float = rate) -> float:
-                return table.loss(study, cell, "completep", place, rate, seed)
-
-            best = walk(loss)
-            for place in {0, best} if cell != "base" else {best}:
-                found = [loss(place, seed) for seed in SEEDS]
-                print(f"{method.paradigm} {cell}: {place:+d} at {on_grid(rate, place):.2e}, {found}", flush=True)
+            losses = table.search(study, cell, rate)
+            print(f"{method.paradigm} {cell}: {losses}", flush=True)
             if cell == "base":
-                rate = on_grid(rate, best)
+                rate = at_place(rate, lowest_point(losses))
+                print(f"   rate {rate:.3g}", flush=True)
             else:
-                print("   standard", [table.loss(study, cell, "standard", 0, rate, seed) for seed in SEEDS], flush=True)
+                print("   standard", table.loss(study, cell, "standard", 0, rate), flush=True)
 
 
 if __name__ == "__main__":
