@@ -4,22 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from regret import SMALL, regret
-from study import PLACES, SEEDS, best_place, lowest_point
+from study import FRESH_SEEDS, PLACES, SEEDS, best_place, lowest_point
 
 NOISE = 0.012
-"""Standard deviation of a loss between seeds, as a share of it: the largest of results/transfer/regret.csv but for cells in
-which a skill is being learned; that of two rates with one seed is less."""
+"""Standard deviation of a loss between seeds as a share of it, as in most cells of results/transfer/regret.csv."""
 
 
 def trials(shift: float, curvature: float, generator: np.random.Generator, cell: str = "2x width") -> pd.DataFrame:
     """Losses 1 + curvature x (places from the best)^2, seeds shared by the rates for half of their variance."""
-    shared = generator.normal(0, NOISE / 2**0.5, len(SEEDS))
+    seeds = (*SEEDS, *FRESH_SEEDS)
+    shared = generator.normal(0, NOISE / 2**0.5, len(seeds))
     rows = [
         {"paradigm": "p", "cell": cell, "parametrization": kind, "place": place, "seed": seed, "rate": 8e-3 * 2.0**place}
         | {"loss": 1 + curvature * (place - shift) ** 2 + shared[seed] + generator.normal(0, NOISE / 2**0.5)}
-        for kind, places in (("completep", PLACES), ("standard", (0,)))
+        for kind, places in (("completep", (-2, *PLACES, 2)), ("standard", (0,)))
         for place in places
-        for seed in SEEDS
+        for seed in seeds
     ]
     return pd.DataFrame(rows)
 
@@ -53,13 +53,14 @@ def test_a_row_by_hand() -> None:
         {"paradigm": "p", "cell": "4x width", "parametrization": "completep", "place": place, "seed": seed, "rate": 2.0**place}
         | {"loss": loss}
         for place, both in losses.items()
-        for seed, loss in enumerate(both)
+        for seed, loss in (*enumerate(both), *((FRESH_SEEDS[seed], loss + 0.1) for seed, loss in enumerate(both)))
     ]
     rows += [{**rows[0], "parametrization": "standard", "place": 0, "seed": seed, "loss": 2.55} for seed in (0, 1)]
     (row,) = regret(pd.DataFrame(rows)).to_dict("records")
     assert (row["rate"], row["best_rate"], row["num_rates"], row["num_seeds"]) == (1.0, 2.0, 4, 2)
-    assert row["regret"] == pytest.approx(0.2 / 1.7)
-    error = (0.2 / 1.7) / 2  # of two regrets, .1 / 1.7 and .3 / 1.7
+    assert row["num_fresh_seeds"] == 2
+    assert row["regret"] == pytest.approx(0.2 / 1.8)
+    error = (0.2 / 1.8) / 2  # of two regrets, .1 / 1.8 and .3 / 1.8
     assert row["regret_high"] - row["regret"] == pytest.approx(12.7062 * error, rel=1e-4)
     assert row["standard_regret"] == pytest.approx(0.5)
     assert row["shift"] == pytest.approx(1 + (1.9 - 2.0) / (2 * (1.9 - 3.4 + 2.0)))
