@@ -1,10 +1,15 @@
-"""The verdict of the regret table, simulated at the noise that the trials have, and its table by hand."""
+"""The verdict of the regret table, simulated at the noise that the trials have, its table by hand, and one of its cells again."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from regret import SMALL, regret
-from study import FRESH_SEEDS, PLACES, SEEDS, best_place, lowest_point
+from study import CELLS, FRESH_SEEDS, PLACES, SEEDS, Study, best_place, carried, lowest_point
+
+from bench.config.file import LADDER_EXPERIMENT, load_experiment
 
 NOISE = 0.012
 """Standard deviation of a loss between seeds as a share of it, as in most cells of results/transfer/regret.csv."""
@@ -71,3 +76,29 @@ def test_the_lowest_point_of_a_parabola() -> None:
     assert lowest_point({0: 1.0, 1: 2.0}) == 0.0
     assert lowest_point({-1: 2.0, 0: 1.0, 1: float("inf")}) == 0.0
     assert best_place({-1: 2.0, 0: float("inf"), 1: 1.5}) == 1
+
+
+COMMITTED = Path(__file__).parent.parent / "results" / "transfer"
+
+
+def test_the_committed_table_is_that_of_its_trials() -> None:
+    table, again = pd.read_csv(COMMITTED / "regret.csv"), regret(pd.read_csv(COMMITTED / "trials.csv"))
+    assert list(table["verdict"].fillna("")) == list(again["verdict"].fillna(""))
+    assert np.allclose(table["regret"], again["regret"], rtol=1e-3, equal_nan=True)
+    assert table.groupby("paradigm")["cell"].apply(list).tolist() == [list(CELLS)] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paradigm", ["diffusion", "mar", "masked-token", "next-token"])
+def test_the_rate_of_the_base_is_good_at_four_times_its_width(paradigm: str, tmp_path: Path) -> None:
+    """No rate a factor 2 away has a mean loss of two seeds that is lower by more than the table's limit."""
+    torch.set_num_threads(1)
+    base = pd.read_csv(COMMITTED / "regret.csv").set_index(["paradigm", "cell"]).loc[(paradigm, "base")]
+    method = next(method for method in load_experiment(LADDER_EXPERIMENT).methods if method.paradigm == paradigm)
+    wide, images = CELLS["4x width"]
+    study, rate = Study(method, tmp_path, num_training=images), base["rate"] * 2 ** base["shift"]
+    losses = {
+        place: np.mean([study.loss(carried(method, rate * 2**place, wide, images, seed, completep=True)) for seed in (0, 1)])
+        for place in PLACES
+    }
+    assert losses[0] <= min(losses.values()) * (1 + SMALL), losses
