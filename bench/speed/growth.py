@@ -87,7 +87,7 @@ def measure_growth(experiment: Experiment, dataset: TokenizedShapes) -> Iterator
     reference = fidelity.Reference("noise", network.features(images))
 
     def scored(num: int) -> Callable[[], object]:
-        return lambda: fidelity.measure(network, images[:num], reference, None)
+        return lambda: fidelity.measure(network.features(images[:num]), reference)
 
     yield from series("images", IMAGES, scored, size="fidelity against 4,000")
 
