@@ -147,9 +147,12 @@ class Evaluator:
     def _draw(self, sampler: Sampler, condition_tokens: Tensor, setting: Setting, split: str, *, shown: int = 0) -> ImageStream:
         """One image per row of condition tokens, at the sample seed of "validation" or of the test; those of a test or held-out
         split that the examples show are kept, and so many of the first."""
-        num, examples = len(condition_tokens), [] if split == "validation" else example_places(len(condition_tokens), split)
+        num = len(condition_tokens)
+        keep = set(range(min(shown, num)))
+        if split != "validation":
+            keep |= set(example_places(num, split).tolist())
         seed = self.judge.sample_seed("validation" if split == "validation" else "test")
-        return ImageStream(num, sampler.batches(condition_tokens, setting, seed), [*range(min(shown, num)), *examples])
+        return ImageStream(num, sampler.batches(condition_tokens, setting, seed), keep)
 
     def _validation_row(self, sampler: Sampler, condition_tokens: Tensor, setting: Setting) -> dict[str, Any]:
         """What the choice of a setting needs."""

@@ -1,6 +1,6 @@
 """A trained run as a sampler: condition tokens to images.
 
-Letters: n images, M condition tokens.
+Letters: n images, B images of a batch, M condition tokens.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Sampler:
 
     @torch.inference_mode()
     def batches(self, condition_tokens: Tensor, setting: Setting, seed: int, batch: int = SAMPLE_BATCH) -> Iterator[Tensor]:
-        """The same images a batch at a time, sampled when they are asked for."""
+        """The same images a batch (B, 3, H, H) at a time, sampled when they are asked for."""
         paradigm = self.paradigm(setting)
         generator = torch.Generator(paradigm.device).manual_seed(seed)
         for part in condition_tokens.to(paradigm.device).split(batch):
