@@ -126,7 +126,7 @@ def test_torch_fidelity_agrees_with_float64(network: FeatureNetwork, world: Shap
     real = torch.from_numpy(render_captions(world, ids, "test", 0))
     other = torch.from_numpy(render_captions(world, world.split_ids("held_out")[:400], "held_out", 5000))
     reference = Reference("test-reference", network.features(real))
-    found = measure(network, other, reference)
+    found = measure(network.features(other), reference)
     expected = frechet_distance(network.features(other), reference.features)
     assert found.fid == pytest.approx(expected, rel=1e-3)
     assert found.kid == pytest.approx(kid(network.features(other), reference.features), rel=1e-9)
@@ -138,16 +138,16 @@ def test_torch_fidelity_agrees_with_float64(network: FeatureNetwork, world: Shap
     )
     spread = theirs["kernel_inception_distance_std"]
     assert found.kid == pytest.approx(theirs["kernel_inception_distance_mean"], abs=3 * spread / 10)
-    same = measure(network, real, reference)
+    same = measure(network.features(real), reference)
     assert same.fid == pytest.approx(0, abs=1e-3)
     assert same.precision == same.recall == 1
     assert found.fid > 10 * same.fid
 
 
 def test_too_few_images_are_refused(network: FeatureNetwork) -> None:
-    images = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
+    features = network.features(torch.zeros(10, 3, 32, 32, dtype=torch.uint8))
     with pytest.raises(ValueError, match="at least 20 images"):
-        measure(network, images, Reference("x", network.features(images)))
+        measure(features, Reference("x", features))
 
 
 def test_few_images_in_many_channels_have_the_same_distance() -> None:

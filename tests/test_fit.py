@@ -303,6 +303,22 @@ def test_rungs_of_one_trunk_are_seen_to_correlate() -> None:
     assert found[1] > 0.75
 
 
+def test_runs_that_share_nothing_are_solved_apart_to_the_same_noise() -> None:
+    """Three sizes, some of whose runs are missing, against all runs in one linear model with a coefficient for each cell."""
+    generator = np.random.default_rng(0)
+    size, budget, seed = (v.ravel() for v in np.meshgrid(np.arange(3), np.arange(5), np.arange(3), indexing="ij"))
+    kept = generator.random(len(size)) < 0.85
+    size, budget, seed = size[kept], budget[kept], seed[kept]
+    cells = np.unique(5 * size + budget, return_inverse=True)[1]
+    compute, ladders, values = BUDGETS[budget], 3 * size + seed, 0.1 * generator.standard_normal(len(size)) + budget
+    apart = seed_noise(compute, values, cells, ladders)
+    together = residual_noise(compute, values, (cells[:, None] == np.arange(cells.max() + 1)).astype(float), ladders)
+    np.testing.assert_allclose(apart.squares, together.squares, rtol=1e-9)
+    np.testing.assert_allclose(apart.odds, together.odds, rtol=1e-9, atol=1e-15)
+    drawn = [noise.draw(np.random.default_rng(1), 50).runs(np.random.default_rng(2)) for noise in (apart, together)]
+    np.testing.assert_allclose(*drawn, rtol=1e-9)
+
+
 def test_coefficients_of_a_line_have_students_interval() -> None:
     from scipy.stats import linregress
     from scipy.stats import t as student

@@ -146,7 +146,7 @@ def test_own_autoencoder_and_classifier_are_asked_for_then_made(root: Path) -> N
     code = (
         "from bench.config.file import load_experiment; from bench.data.open import open_data\n"
         "from bench.prepare.networks import NetworkRecipe, own_networks, train_networks\n"
-        "from bench.evaluate.image_judge import load_classifier; from bench.progress import Display\n"
+        "from bench.evaluate.image_networks import load_classifier; from bench.progress import Display\n"
         f"dataset = open_data(load_experiment({str(root / 'parquet.py')!r}, {str(root / 'parquet')!r}).data)\n"
         "recipe = NetworkRecipe(autoencoder_steps=200, classifier_steps=300, classifier_batch_images=16)\n"
         "train_networks(dataset, recipe, own_networks(dataset), Display(quiet=True))\n"

@@ -1,5 +1,8 @@
 """What `make bench` compares is the same work: slow and fast give equal tokens, and goals are compared as stated."""
 
+import time
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,8 +12,11 @@ from bench.backbone import BackboneConfig
 from bench.conditioning import Condition
 from bench.config.file import load_experiment
 from bench.data.open import open_data
+from bench.data.shapes_data import TokenizedShapes
 from bench.plan.cells import first_run
 from bench.speed.growth import draw, peak_bytes, series
+from bench.speed.large import cached, evaluated, noise, once
+from bench.speed.memory import private_megabytes, spent
 from bench.speed.published import measure_published, ours, published
 from bench.speed.sampling import sample_without_cache
 from bench.speed.timing import Spread, ratio, rounds, row
@@ -71,6 +77,43 @@ def test_growth_is_measured_and_drawn(tmp_path) -> None:
     assert memory[1] == pytest.approx(4 * memory[0], rel=0.1)
     draw(pd.DataFrame(rows).assign(device="cpu", num_threads=1), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["growth-tokens.png"]
+
+
+def test_private_memory_is_seen_at_its_peak() -> None:
+    """That of a call that has given it back when it returns, without what was held before."""
+    held = np.ones(25_000_000)
+    found = spent(held_for_a_while)
+    assert found.seconds > 0.3
+    assert found.megabytes == pytest.approx(8 * 12_500_000 / 2**20, rel=0.1)
+    assert private_megabytes() > held.nbytes / 2**20
+
+
+def held_for_a_while() -> None:
+    """100 MB for .3 seconds."""
+    array = np.ones(12_500_000)
+    time.sleep(0.3)
+    del array
+
+
+def test_each_value_of_a_large_series_runs_once_and_its_last_has_goals() -> None:
+    called: list[int] = []
+    rows = list(once("images", (1, 2, 4), lambda num: lambda: called.append(num), ("<= 10", "<= 1000"), size="none"))
+    assert called == [1, 1, 2, 4]
+    assert [(each["at"], each["quantity"]) for each in rows] == [
+        (at, kind) for at in (1, 2, 4) for kind in ("time", "private memory")
+    ]
+    assert [each["goal"] for each in rows] == [None] * 4 + ["<= 10", "<= 1000"]
+    assert all(each["value"] > 0 for each in rows)
+
+
+def test_large_series_do_what_they_say() -> None:
+    dataset = open_data("shapes32")
+    assert isinstance(dataset, TokenizedShapes)
+    cached(dataset, "autoencoder-kl", 3000)()
+    evaluated(30)()
+    images = list(noise(300))
+    assert [len(part) for part in images] == [256, 44]
+    assert not torch.equal(images[0][:44], images[1])
 
 
 def test_the_published_code_is_compared_only_where_it_is(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from bench.data.open import open_data
 from bench.data.sprites_config import Captions
 from bench.data.sprites_data import TokenizedSprites
 from bench.data.sprites_render import render_captions, render_split
+from bench.evaluate.image_stream import ImageStream
 from bench.evaluate.open import open_judge
 from bench.evaluate.sprites_judge import SpritesJudge
 from bench.evaluate.sprites_verifier import verify
@@ -80,13 +81,14 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> SpritesJudge:
 def test_a_decile_that_is_drawn_wrong_shows_in_its_column_alone(judge: SpritesJudge) -> None:
     world = judge.world
 
-    def draw(tokens: Tensor, split: str) -> Tensor:
+    def draw(tokens: Tensor, split: str) -> ImageStream:
         captions = world.draw(split, np.arange(len(tokens)))  # type: ignore[arg-type]
         assert torch.equal(tokens, torch.from_numpy(world.tokens(captions)))
         parts = {f.name: getattr(captions, f.name).copy() for f in fields(captions)}
         rare = world.deciles[captions.kind] == 9
         parts["kind"] = np.where(rare & captions.named & (split == "uniform"), captions.kind - 26, captions.kind)
-        return torch.from_numpy(render_captions(world, Captions(**parts), np.arange(len(tokens)), "test"))
+        images = render_captions(world, Captions(**parts), np.arange(len(tokens)), "test")
+        return ImageStream.of(torch.from_numpy(images))
 
     row = judge.held_out(draw)
     assert row["prompt_accuracy_heldout"] == 1
@@ -98,8 +100,8 @@ def test_a_decile_that_is_drawn_wrong_shows_in_its_column_alone(judge: SpritesJu
 
 
 def test_real_images_score_full_marks_and_a_floor(judge: SpritesJudge, tmp_path: Path) -> None:
-    images, _ = judge.real_images(80)
-    scores = judge.test_scores(images, "autoencoder-kl")
+    ((images, _),) = judge.real_images(80)
+    scores = judge.test_scores(ImageStream.of(images), "autoencoder-kl")
     assert scores["prompt_accuracy"] == 1
     assert scores["verifier_probe_agreement"] > 0.97
     assert scores["fid"] == pytest.approx(scores["fid_floor"])

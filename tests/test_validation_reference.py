@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench.config.experiment import Evaluation
 from bench.config.file import load_experiment
 from bench.data.image_data import TokenizedImages
 from bench.evaluate.fidelity import frechet_distance
 from bench.evaluate.image_judge import ImageJudge, Places
+from bench.evaluate.image_stream import ImageStream
 from bench.results.folder import Results
 
 DIGITS = load_experiment("digits").data
@@ -53,9 +55,9 @@ def test_the_two_references_share_no_image(
 def test_settings_are_scored_against_the_validation_reference(tmp_path: Path) -> None:
     dataset = TokenizedImages(DIGITS)
     judge = ImageJudge(dataset, Evaluation(num_samples=100, num_validation=200, num_reference=400), Results(tmp_path))
-    images, _ = judge._read(dataset.training_set, 0, 200)
-    row = judge.validation_scores(images)
-    last, _ = judge._read(dataset.training_set, len(dataset.training_set) - 400, 400)
+    ((images, _),) = judge._read(dataset.training_set, 0, 200)
+    row = judge.validation_scores(ImageStream.of(images))
+    last = torch.cat([part for part, _ in judge._read(dataset.training_set, len(dataset.training_set) - 400, 400)])
     features = judge.network.features(images)
     expected = judge.network.features(last)
     assert row["fid"] == pytest.approx(frechet_distance(features, judge._validation_reference.gaussian))

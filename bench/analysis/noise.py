@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from bench.analysis.least_losses import Array
 
@@ -44,9 +46,18 @@ def _indicators(cells: Indices) -> Array:
     return (cells[:, None] == np.arange(int(cells.max()) + 1)).astype(np.float64)
 
 
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Several runs of one trunk, whose noise may be correlated."""
+
+    runs: Indices  # (m,)
+    roots: Array  # (K, m, m)
+    """Cholesky factors of the runs' correlations."""
+
+
 @dataclass(frozen=True)
-class SeedNoise:
-    """What runs (n,) of one method say of the noise of a log value, and of the coefficients of a linear model of it."""
+class Prior:
+    """What may hold of the noise of runs (n,) before their values are seen."""
 
     log_compute: Array  # (n,)
     center: float
@@ -54,28 +65,65 @@ class SeedNoise:
     slopes: Array  # (B,)
     correlations: Array  # (K,)
     """Between neighboring rungs of one ladder."""
-    roots: Array  # (K, n, n)
-    """Cholesky factors of the runs' correlations."""
+    ladders: tuple[Ladder, ...]
+    """Those of several runs."""
+
+    def triangle(self, runs: Indices, both: Array) -> Array:
+        """Triangular factors (K, B, P + 1, P + 1) of a design and the values beside it (m, P + 1), of some of the runs (m,) that
+        are whole ladders: scaled by each slope and made independent by each correlation, one of these after another, since all
+        together take too much memory."""
+        scale = np.exp(-0.5 * self.slopes * (self.log_compute[runs] - self.center)[:, None])  # (m, B)
+        scaled = (scale[:, :, None] * both[:, None]).reshape(len(runs), -1)
+        places = {int(run): place for place, run in enumerate(runs)}
+        ladders = [ladder for ladder in self.ladders if int(ladder.runs[0]) in places]
+        own = [(np.array([places[int(run)] for run in ladder.runs]), ladder) for ladder in ladders]
+        found = []
+        for which in range(len(self.correlations)):
+            whitened = scaled.copy()
+            for rows, ladder in own:
+                whitened[rows] = np.linalg.solve(ladder.roots[which], scaled[rows])
+            parts = whitened.reshape(len(runs), len(self.slopes), -1).transpose(1, 0, 2)  # (B, m, P + 1)
+            found.append(np.linalg.qr(parts, mode="r"))
+        return np.asarray(found)
+
+    def odds(self, freedom: float, squares: Array, log_determinants: Array) -> Array:
+        """Probabilities (K, B) of correlations and slopes, for squared residuals (K, B) and the logarithms (K, B) of the
+        determinants of the coefficients' precisions."""
+        of_runs = np.zeros(len(self.correlations))  # the slopes' own cancel at the center
+        for ladder in self.ladders:
+            of_runs += 2 * np.log(np.diagonal(ladder.roots, axis1=1, axis2=2)).sum(1)
+        odds = -0.5 * (freedom * np.log(squares) + log_determinants + of_runs[:, None] + (self.slopes / SLOPE_SPREAD) ** 2)
+        if len(self.correlations) > 1:
+            odds += np.log(np.tile(np.gradient(CORRELATIONS) / np.sqrt(1 - CORRELATIONS), 2))[:, None]
+        odds = np.exp(odds - odds.max())
+        return np.asarray(odds / odds.sum())
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """What runs (n,) of one method say of the noise of a log value, and of the coefficients of a linear model of it."""
+
+    prior: Prior
     freedom: float
     squares: Array  # (K, B)
     """Sum of squared residuals, scaled to the center and made independent; over the chi-square draw it gives the level."""
     odds: Array  # (K, B)
     """Probabilities of correlations and slopes."""
-    estimates: Array  # (K, B, P)
-    """Coefficients by generalized least squares."""
-    precisions: Array  # (K, B, P, P)
+    estimates: Array | None = None  # (K, B, P)
+    """Coefficients by generalized least squares; None where they are not wanted."""
+    precisions: Array | None = None  # (K, B, P, P)
     """Lower triangular roots of their precision at a level of 0."""
 
     @property
     def correlation(self) -> float:
         """Between neighboring rungs of one ladder: the posterior mean."""
-        return float(self.odds.sum(1) @ self.correlations)
+        return float(self.odds.sum(1) @ self.prior.correlations)
 
     def deviation(self, compute: Array | float) -> Array:
         """Standard deviation between seeds (m,) at compute (m,), at the middle of what the data leave open."""
-        log_c = np.log(np.atleast_1d(np.asarray(compute, dtype=np.float64))) - self.center
+        log_c = np.log(np.atleast_1d(np.asarray(compute, dtype=np.float64))) - self.prior.center
         level = (self.odds * np.log(self.squares / self.freedom)).sum()
-        return np.asarray(np.exp(0.5 * (level + float(self.odds.sum(0) @ self.slopes) * log_c)))
+        return np.asarray(np.exp(0.5 * (level + float(self.odds.sum(0) @ self.prior.slopes) * log_c)))
 
     def draw(self, generator: np.random.Generator, num_draws: int) -> NoiseDraws:
         """Levels, slopes and correlations."""
@@ -99,26 +147,41 @@ class NoiseDraws:
 
     def deviations_at(self, compute: float) -> Array:
         """Standard deviations (R,) at one compute."""
-        return np.asarray(np.exp(0.5 * (self.levels + self.noise.slopes[self.slope] * (np.log(compute) - self.noise.center))))
+        prior = self.noise.prior
+        return np.asarray(np.exp(0.5 * (self.levels + prior.slopes[self.slope] * (np.log(compute) - prior.center))))
 
     def runs(self, generator: np.random.Generator) -> Array:
         """Noise (R, n) of newly drawn runs, all rungs of a ladder drawn together."""
-        drawn = generator.standard_normal((len(self.levels), len(self.noise.log_compute)))
+        prior = self.noise.prior
+        drawn = generator.standard_normal((len(self.levels), len(prior.log_compute)))
         for which in np.unique(self.correlation):
-            drawn[self.correlation == which] @= self.noise.roots[which].T
-        log_variance = self.levels[:, None] + self.noise.slopes[self.slope, None] * (self.noise.log_compute - self.noise.center)
+            draws = np.flatnonzero(self.correlation == which)
+            for ladder in prior.ladders:
+                part = np.ix_(draws, ladder.runs)
+                drawn[part] = drawn[part] @ ladder.roots[which].T
+        log_variance = self.levels[:, None] + prior.slopes[self.slope, None] * (prior.log_compute - prior.center)
         return np.asarray(drawn * np.exp(0.5 * log_variance))
 
     def coefficients(self, generator: np.random.Generator) -> Array:
         """Coefficients (R, P) of the linear model."""
+        assert self.noise.estimates is not None
+        assert self.noise.precisions is not None
         estimates, precisions = (v[self.correlation, self.slope] for v in (self.noise.estimates, self.noise.precisions))
         standard = generator.standard_normal((*estimates.shape, 1))
         away = np.linalg.solve(precisions.transpose(0, 2, 1), standard)[:, :, 0]
         return np.asarray(estimates + np.exp(0.5 * self.levels)[:, None] * away)
 
 
+TOO_FEW = "the noise between seeds needs two seeds at some budget"
+LEAST_SQUARE = 1e-24
+"""Of residuals: values that fit their model exactly."""
+
+
 def seed_noise(compute: Array, log_values: Array, cells: Indices, ladders: NDArray[Any]) -> SeedNoise:
-    """What runs (n,) say of the noise between seeds; the coefficients are the means of the cells.
+    """What runs (n,) say of the noise between seeds around the means of their cells.
+
+    Runs that share neither cell nor ladder, such as those of two sizes, are solved apart: what they say adds up, and together
+    those of a method with 5,000 runs would take 50 GB.
 
     Args:
         compute: training FLOPs (n,).
@@ -129,11 +192,22 @@ def seed_noise(compute: Array, log_values: Array, cells: Indices, ladders: NDArr
     Raises:
         ValueError: when no cell has two runs.
     """
-    return residual_noise(compute, log_values, _indicators(cells), ladders)
+    freedom = float(len(cells) - len(np.unique(cells)))
+    if freedom < 1:
+        raise ValueError(TOO_FEW)
+    prior = _prior(compute, ladders)
+    squares, log_determinants = np.zeros(1), np.zeros(1)
+    for runs in _apart(cells, ladders):
+        design = _indicators(np.unique(cells[runs], return_inverse=True)[1])
+        triangle = prior.triangle(runs, np.concatenate([design, log_values[runs, None]], axis=1))
+        squares, log_determinants = squares + triangle[..., -1, -1] ** 2, log_determinants + _log_determinants(triangle)
+    squares = np.maximum(squares, LEAST_SQUARE)
+    return SeedNoise(prior, freedom, squares, prior.odds(freedom, squares, log_determinants))
 
 
 def residual_noise(compute: Array, log_values: Array, design: Array, ladders: NDArray[Any]) -> SeedNoise:
-    """What runs (n,) say of the noise around a linear model with a design (n, P), whose misfit counts as noise.
+    """What runs (n,) say of the noise around a linear model with a design (n, P), whose misfit counts as noise, and of its
+    coefficients.
 
     Raises:
         ValueError: when the model has a coefficient for every run.
@@ -141,40 +215,46 @@ def residual_noise(compute: Array, log_values: Array, design: Array, ladders: ND
     n, p = design.shape
     freedom = float(n - p)
     if freedom < 1:
-        raise ValueError("the noise between seeds needs two seeds at some budget")
-    log_c = np.log(compute)
-    center = float(log_c.mean())
-    slopes = SLOPES if np.ptp(log_c) > 0 else np.zeros(1)
-    correlations, kinds = _correlations(log_c, ladders)
-    roots: Array = np.asarray(np.linalg.cholesky(kinds), dtype=np.float64)
-    scale = np.exp(-0.5 * slopes * (log_c - center)[:, None])  # (n, B)
-    both = np.concatenate([design, log_values[:, None]], axis=1)
-    scaled = (scale[:, :, None] * both[:, None]).reshape(n, -1)
-    whitened = np.linalg.solve(roots, scaled).reshape(len(roots), n, len(slopes), p + 1).transpose(0, 2, 1, 3)  # (K, B, n, P + 1)
-    triangle: Array = np.asarray(np.linalg.qr(whitened, mode="r"))  # (K, B, P + 1, P + 1)
+        raise ValueError(TOO_FEW)
+    prior = _prior(compute, ladders)
+    triangle = prior.triangle(np.arange(n), np.concatenate([design, log_values[:, None]], axis=1))
     precisions, last = triangle[..., :p, :p], triangle[..., :p, p]
-    squares = np.maximum(triangle[..., p, p] ** 2, 1e-24)
-    log_determinants = 2 * np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)[:, None]  # the slopes' own cancel at the center
-    log_determinants = log_determinants + 2 * np.log(np.abs(np.diagonal(precisions, axis1=2, axis2=3))).sum(2)
-    odds = -0.5 * (freedom * np.log(squares) + log_determinants + (slopes / SLOPE_SPREAD) ** 2)
-    if len(kinds) > 1:
-        odds += np.log(np.tile(np.gradient(CORRELATIONS) / np.sqrt(1 - CORRELATIONS), 2))[:, None]
-    odds = np.exp(odds - odds.max())
-    odds /= odds.sum()
+    squares = np.maximum(triangle[..., p, p] ** 2, LEAST_SQUARE)
+    odds = prior.odds(freedom, squares, _log_determinants(triangle))
     estimates: Array = np.asarray(np.linalg.solve(precisions, last[..., None])[..., 0], dtype=np.float64)
-    return SeedNoise(
-        log_c, center, slopes, correlations, roots, freedom, squares, odds, estimates, precisions.transpose(0, 1, 3, 2)
-    )
+    return SeedNoise(prior, freedom, squares, odds, estimates, precisions.transpose(0, 1, 3, 2))
 
 
-def _correlations(log_compute: Array, ladders: NDArray[Any]) -> tuple[Array, Array]:
-    """What may hold between neighboring rungs (K,), and with it between all runs (K, n, n)."""
-    steps = np.diff(np.unique(log_compute))
-    distance = np.abs(log_compute[:, None] - log_compute) / (steps.mean() if len(steps) else 1.0)
-    own = np.eye(len(ladders))
-    same = (ladders[:, None] == ladders) - own
-    if not same.any():
-        return np.zeros(1), own[None]
+def _log_determinants(triangle: Array) -> Array:
+    """Of the coefficients' precisions (K, B), from triangular factors (K, B, P + 1, P + 1) of design and values."""
+    return np.asarray(2 * np.log(np.abs(np.diagonal(triangle, axis1=2, axis2=3)[..., :-1])).sum(2))
+
+
+def _apart(cells: Indices, ladders: NDArray[Any]) -> list[Indices]:
+    """The runs (n,) in groups of which no two share a cell or a ladder."""
+    names, ladder = np.unique(ladders, return_inverse=True)
+    num_cells = int(cells.max()) + 1
+    size = num_cells + len(names)
+    links = csr_matrix((np.ones(len(cells)), (cells, num_cells + ladder)), shape=(size, size))
+    group = connected_components(links, directed=False)[1][cells]
+    return [np.flatnonzero(group == number) for number in np.unique(group)]
+
+
+def _prior(compute: Array, ladders: NDArray[Any]) -> Prior:
+    """What may hold between the runs (n,) of ladders (n,)."""
+    log_c = np.log(compute)
+    slopes = SLOPES if np.ptp(log_c) > 0 else np.zeros(1)
+    steps = np.diff(np.unique(log_c))
+    step = float(steps.mean()) if len(steps) else 1.0
+    groups = [np.flatnonzero(ladders == name) for name in np.unique(ladders)]
+    several = tuple(Ladder(runs, _roots(log_c[runs], step)) for runs in groups if len(runs) > 1)
+    return Prior(log_c, float(log_c.mean()), slopes, np.tile(CORRELATIONS, 2) if several else np.zeros(1), several)
+
+
+def _roots(log_compute: Array, step: float) -> Array:
+    """Cholesky factors (K, m, m) of what may hold between a ladder's runs (m,); step: the mean distance of rungs."""
+    distance = np.abs(log_compute[:, None] - log_compute) / step
+    own = np.eye(len(log_compute))
     between = CORRELATIONS[:, None, None]
     constant, fading = np.broadcast_to(between, (len(CORRELATIONS), *own.shape)), between ** np.maximum(distance, 1.0)
-    return np.tile(CORRELATIONS, 2), np.concatenate([constant, fading]) * same + own
+    return np.asarray(np.linalg.cholesky(np.concatenate([constant, fading]) * (1 - own) + own), dtype=np.float64)

@@ -19,10 +19,11 @@ from torch import Tensor
 from bench.config.experiment import Evaluation, Method, Setting, merged
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.evaluate.examples import save_examples
+from bench.evaluate.examples import example_places, save_examples
+from bench.evaluate.image_stream import ImageStream
 from bench.evaluate.latency import measure_speed
 from bench.evaluate.open import open_judge
-from bench.evaluate.sampler import GRID_IMAGES, SAMPLE_BATCH, Sampler, save_grid
+from bench.evaluate.sampler import GRID_IMAGES, Sampler, save_grid
 from bench.evaluate.search import climb
 from bench.evaluate.validation import ValidationImages, validation_columns
 from bench.files import append_line, read_lines
@@ -143,11 +144,15 @@ class Evaluator:
     def _identity(self) -> Identity:
         return read_identity(self.results)
 
-    def _draw(
-        self, sampler: Sampler, condition_tokens: Tensor, setting: Setting, split: str, batch: int = SAMPLE_BATCH
-    ) -> Tensor:
-        """One image per row of condition tokens, at the split's sample seed."""
-        return sampler.images(condition_tokens, setting, self.judge.sample_seed(split), batch)
+    def _draw(self, sampler: Sampler, condition_tokens: Tensor, setting: Setting, split: str, *, shown: int = 0) -> ImageStream:
+        """One image per row of condition tokens, at the sample seed of "validation" or of the test; those of a test or held-out
+        split that the examples show are kept, and so many of the first."""
+        num = len(condition_tokens)
+        keep = set(range(min(shown, num)))
+        if split != "validation":
+            keep |= set(example_places(num, split).tolist())
+        seed = self.judge.sample_seed("validation" if split == "validation" else "test")
+        return ImageStream(num, sampler.batches(condition_tokens, setting, seed), keep)
 
     def _validation_row(self, sampler: Sampler, condition_tokens: Tensor, setting: Setting) -> dict[str, Any]:
         """What the choice of a setting needs."""
@@ -161,7 +166,7 @@ class Evaluator:
     def _test_row(self, sampler: Sampler, condition_tokens: Tensor, setting: Setting, *, measure: bool) -> dict[str, Any]:
         """All quality columns; with `measure` also speed, the held-out conditions and the grid."""
         began, settings = time.perf_counter(), self.settings
-        images = self._draw(sampler, condition_tokens, setting, "test")
+        images = self._draw(sampler, condition_tokens, setting, "test", shown=GRID_IMAGES)
         row: dict[str, Any] = {
             **sampler.columns(setting),
             "split": "test",
@@ -174,12 +179,13 @@ class Evaluator:
             row |= self._speed(sampler, condition_tokens, setting)
             drawn = {"test": images}
 
-            def held_out(condition_tokens: Tensor, split: str) -> Tensor:
-                drawn[split] = self._draw(sampler, condition_tokens, setting, "test")
+            def held_out(condition_tokens: Tensor, split: str) -> ImageStream:
+                drawn[split] = self._draw(sampler, condition_tokens, setting, split)
                 return drawn[split]
 
             row |= self.judge.held_out(held_out)
-            shown, folder = images[:GRID_IMAGES], self.results.run_folder(sampler.run.run_id)
+            shown = images.at(range(min(GRID_IMAGES, len(images))))
+            folder = self.results.run_folder(sampler.run.run_id)
             save_grid(shown, folder.samples, self.judge.prompts(len(shown)), self.judge.obeyed(shown), self.judge.reasons(shown))
             groups = [self.judge.examples(found, split) for split, found in drawn.items()]
             save_examples((found for found in groups if found is not None), folder.examples)
@@ -191,7 +197,7 @@ class Evaluator:
 
         def compute() -> dict[str, Any]:
             speed = measure_speed(
-                lambda batch: self._draw(sampler, condition_tokens[:batch], setting, "test", batch),
+                lambda batch: sampler.images(condition_tokens[:batch], setting, self.judge.sample_seed("test"), batch),
                 settings.latency_calls,
                 settings.throughput_batches,
             )

@@ -23,7 +23,9 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 JACKKNIFE_BLOCKS = 10
 MIN_IMAGES = 2 * JACKKNIFE_BLOCKS
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE, PAIRS_AT_ONCE = 2048, 2048 * 20_480
+"""Pairs of images that are compared together, 335 MB: fewer rows against sets above 20,480, so that sums of pairs with up to
+20,000 reference images, the experiments' most, are added in one order."""
 PRECISION_BATCH = 10_000
 """torch-fidelity's own."""
 PRECISION_NEIGHBORS = 3
@@ -70,6 +72,10 @@ class FeatureNetwork:
         """Features (n, d) float64 of images (n, 3, H, H) uint8."""
         return self.read(images)[0]
 
+    def look(self, images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+        """The same as `features` (B, d), with the class logits `logits` (B, classes) where the network has any, of a chunk."""
+        return dict(zip(("features", "logits"), self.read(images), strict=False))
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -109,18 +115,20 @@ class Reference:
         return neighbor_radius(self.features)
 
 
-def measure(network: FeatureNetwork, images: Tensor, reference: Reference, replicates: np.ndarray | None = None) -> Fidelity:
-    """All fidelity metrics of generated images (n, 3, H, H) uint8 against real ones.
+def measure(
+    generated: np.ndarray, reference: Reference, replicates: np.ndarray | None = None, logits: np.ndarray | None = None
+) -> Fidelity:
+    """All fidelity metrics of generated images, by their features (n, d), against real ones.
 
     Args:
         replicates: which pass over a balanced list of captions each image (n,) belongs to; None for independent images.
+        logits: of the classes (n, classes), for the Inception Score.
 
     Raises:
         ValueError: for too few images to have neighbors and a jackknife.
     """
-    if len(images) < MIN_IMAGES:
-        raise ValueError(f"fidelity needs at least {MIN_IMAGES} images, not {len(images)}; raise num_samples")
-    generated, *logits = network.read(images)
+    if len(generated) < MIN_IMAGES:
+        raise ValueError(f"fidelity needs at least {MIN_IMAGES} images, not {len(generated)}; raise num_samples")
     real, gaussian = reference.features, reference.gaussian
     theirs = {"mu": gaussian.mean, "sigma": gaussian.covariance}
     fid = fid_statistics_to_metric(fid_features_to_statistics(torch.from_numpy(generated)), theirs, False)[KEY_METRIC_FID]
@@ -136,7 +144,7 @@ def measure(network: FeatureNetwork, images: Tensor, reference: Reference, repli
     blocks = jackknife_blocks(len(generated), replicates)
     passes = blocks if replicates is None else replicates
     fid_se, fid_unbiased = jackknife(distance, blocks)[1], math.nan
-    if len(np.unique(passes)) > 1 and np.bincount(passes).max() < len(generated) - network.dim:
+    if len(np.unique(passes)) > 1 and np.bincount(passes).max() < len(generated) - generated.shape[1]:
         fid_unbiased = jackknife(distance, passes)[0]
     kid, kid_se = kernel_distance(generated, real, reference.within, blocks)
     density, coverage = density_and_coverage(generated, real, reference.radius)
@@ -150,7 +158,7 @@ def measure(network: FeatureNetwork, images: Tensor, reference: Reference, repli
         recall=float(near["recall"]),
         density=density,
         coverage=coverage,
-        inception_score=isc_features_to_metric(torch.from_numpy(logits[0]))[KEY_METRIC_ISC_MEAN] if logits else None,
+        inception_score=None if logits is None else isc_features_to_metric(torch.from_numpy(logits))[KEY_METRIC_ISC_MEAN],
     )
 
 
@@ -181,13 +189,14 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return product * product * product
 
 
-def _chunks(x: np.ndarray) -> Iterator[np.ndarray]:
-    """A set's rows, a few at a time: pairs of 50,000 images do not fit into memory at once."""
-    return (x[start : start + ROWS_AT_ONCE] for start in range(0, len(x), ROWS_AT_ONCE))
+def _chunks(x: np.ndarray, num_others: int) -> Iterator[np.ndarray]:
+    """A set's rows, a few at a time: their pairs with the rows of another do not fit into memory at once."""
+    rows = max(1, min(ROWS_AT_ONCE, PAIRS_AT_ONCE // num_others))
+    return (x[start : start + rows] for start in range(0, len(x), rows))
 
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
-    return float(sum(_kernel(part, y).sum() for part in _chunks(x)))
+    return float(sum(_kernel(part, y).sum() for part in _chunks(x, len(y))))
 
 
 def _self_pairs(x: np.ndarray) -> float:
@@ -229,7 +238,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, within_b: float, blocks: np.nd
 def neighbor_radius(x: np.ndarray, neighbors: int = DENSITY_NEIGHBORS) -> np.ndarray:
     """Distance of each member (n,) of a set (n, d) to its k-th neighbor."""
     # place 0 is the member itself
-    return np.concatenate([np.partition(cdist(part, x), neighbors, axis=1)[:, neighbors] for part in _chunks(x)])
+    return np.concatenate([np.partition(cdist(part, x), neighbors, axis=1)[:, neighbors] for part in _chunks(x, len(x))])
 
 
 def density_and_coverage(generated: np.ndarray, real: np.ndarray, radius: np.ndarray) -> tuple[float, float]:
@@ -238,7 +247,7 @@ def density_and_coverage(generated: np.ndarray, real: np.ndarray, radius: np.nda
     Density: real balls per generated image over k. Coverage: share of real images whose ball holds a generated one. Equal
     distributions give 1 and, for n = m, about 1 - 2^-k.
     """
-    pairs = zip(_chunks(real), _chunks(radius), strict=True)
+    pairs = zip(_chunks(real, len(generated)), _chunks(radius, len(generated)), strict=True)
     held = np.concatenate([(cdist(part, generated) < limit[:, None]).sum(1) for part, limit in pairs])
     return float(held.sum() / (DENSITY_NEIGHBORS * len(generated))), float((held > 0).mean())
 

@@ -6,6 +6,7 @@ Letters: n images, M condition tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,29 +19,16 @@ from torch import Tensor
 from bench.config.experiment import Evaluation
 from bench.data.image_data import TokenizedImages
 from bench.data.image_files import ImageSet
-from bench.evaluate import fidelity, pretrained
-from bench.evaluate.classifier import FEATURE_DIM, Classifier
+from bench.evaluate import fidelity
 from bench.evaluate.examples import Examples, example_places, named_examples
-from bench.evaluate.judge import Judge, cluster_error, stored_features
+from bench.evaluate.image_networks import CLASSIFIER, load_networks, published_statistics
+from bench.evaluate.image_stream import ImageStream, Look, Seen, chunks_of, look_at
+from bench.evaluate.judge import Judge, cluster_error, features_of, stored_features
 from bench.files import file_hash
 from bench.results.folder import Results
 
-CLASSIFIER = "classifier"
-"""The suite's own judge of classes, as its file and JudgeConfig.features call it."""
-REAL_EXAMPLES_READ = 256
-"""Real images among which one is looked for per example."""
 VALIDATION_SEED = 1_000_003
 """Added to the sample seed of validation images: where conditions are classes, both splits have the same ones."""
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The networks that judge a data set of images; None where the experiment names none."""
-
-    features: fidelity.FeatureNetwork
-    classifier: Classifier | None
-    dinov2: fidelity.FeatureNetwork | None
-    clip: pretrained.ClipScore | None
 
 
 @dataclass(frozen=True)
@@ -56,56 +44,6 @@ class Places:
     def content(self) -> str:
         """Hash of the split's content."""
         return self.images.fingerprint()
-
-
-def load_classifier(dataset: TokenizedImages) -> Classifier:
-    """The classifier that `paradigm-bench prepare` trained on this data set, frozen.
-
-    Raises:
-        ValueError: when its weights are missing, naming the command that makes them.
-    """
-    return Classifier.load(dataset.weights(CLASSIFIER))
-
-
-def load_networks(dataset: TokenizedImages) -> Networks:
-    """All networks that judge a data set of images, on the device that models run on.
-
-    Raises:
-        ValueError: for a network that is not on this machine.
-    """
-    judge, device = dataset.data.judge, dataset.device
-    classifier = load_classifier(dataset).to(device) if judge.features == CLASSIFIER else None
-    if classifier is None:
-        features = pretrained.inception(judge.inception, device)
-    else:
-        name = f"{dataset.name}-classifier-{dataset.hash(CLASSIFIER)}"
-        features = fidelity.FeatureNetwork(name, FEATURE_DIM, lambda images: (classifier.features(images).cpu(),))
-    return Networks(
-        features,
-        classifier,
-        pretrained.dinov2(judge.dinov2, device) if judge.dinov2 else None,
-        pretrained.ClipScore(judge.clip, device) if judge.clip else None,
-    )
-
-
-def published_statistics(file: str, network: fidelity.FeatureNetwork) -> fidelity.Gaussian | None:
-    """Mean and covariance of a published reference from an .npz of the ADM evaluator's format; None where no file is named.
-
-    Raises:
-        ValueError: when the file is missing, is none, or was made with another network.
-    """
-    if not file:
-        return None
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"reference_statistics {path} is missing; put the .npz with mu and sigma there, or leave the option out")
-    with np.load(path, allow_pickle=False) as content:
-        if not {"mu", "sigma"} <= set(content.files):
-            raise ValueError(f"{path} has {', '.join(content.files)}, but mu and sigma are needed")
-        mean, covariance = content["mu"].astype(np.float64), content["sigma"].astype(np.float64)
-    if mean.shape != (network.dim,) or covariance.shape != (network.dim, network.dim):
-        raise ValueError(f"{path} is of {mean.shape[0]} features, {network.name} has {network.dim}")
-    return fidelity.Gaussian(mean, covariance)
 
 
 class ImageJudge(Judge):
@@ -179,18 +117,22 @@ class ImageJudge(Judge):
         first = f"from-{places.start}-" if places.start else ""
         return f"{self.data.name}-{places.split}-{places.content}-{self.data.resolution}px-{first}{num}"
 
-    def _read(self, images: ImageSet, start: int, num: int) -> tuple[Tensor, list[int | str]]:
-        """Images of a split at places start .. start + num - 1 of its spread order, less what cannot be read, with conditions."""
+    def _read(self, images: ImageSet, start: int, num: int) -> Iterator[tuple[Tensor, list[int | str]]]:
+        """Images of a split at places start .. start + num - 1 of its spread order, less what cannot be read, with conditions, a
+        chunk (B, 3, H, H) at a time."""
+        chosen = self.dataset.spread(images, start, start + num)
         with self.dataset.pool() as pool:
-            found, conditions, _ = images.read(self.dataset.spread(images, start, start + num), pool.map)
-        return torch.from_numpy(found), conditions
+            for part in chunks_of(len(chosen)):
+                found, conditions, _ = images.read(chosen[part], pool.map)
+                yield torch.from_numpy(found), conditions
 
     def _features(self, network: fidelity.FeatureNetwork, places: Places) -> np.ndarray:
         """Of reference images (num, F), computed once for all experiments on the data."""
         split, content = places.split.replace("/", "_"), places.content
         name = f"features-{network.name}-{split}-{content}-{places.start}-{places.num}.npy"
         path = self.dataset.cache(self.results.cache) / name
-        return stored_features(path, lambda: network.features(self._read(places.images, places.start, places.num)[0]))
+        read = (images for images, _ in self._read(places.images, places.start, places.num))
+        return stored_features(path, lambda: features_of(network, read))
 
     # -- what is asked for
 
@@ -215,15 +157,35 @@ class ImageJudge(Judge):
 
     # -- scores
 
-    def _follows(self, images: Tensor, asked: list[int | str]) -> dict[str, Any]:
+    def follow(self, images: Tensor, asked: list[int | str]) -> np.ndarray | None:
+        """Whether the classifier sees the class that was asked for."""
+        if self.classifier is None:
+            return None
+        right: np.ndarray = self.classifier.classify(images).numpy() == np.array(asked)
+        return right
+
+    def _looks(self, asked: list[int | str]) -> list[Look]:
+        """What is kept of images (n,) of what was asked for: whether they follow it, `exact`, and the score `clip`, of what there
+        is."""
+
+        def exact(images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+            right = self.follow(images, asked[rows])
+            return {} if right is None else {"exact": right}
+
+        def score(images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+            return {} if self.clip is None else {"clip": self.clip(images, self._captions(asked[rows]))}
+
+        return [exact, score]
+
+    def _followed(self, seen: Seen, asked: list[int | str]) -> dict[str, Any]:
         """Share of images with the class that was asked for, and the CLIP score, of what there is."""
         row: dict[str, Any] = {}
-        if self.classifier is not None:
-            right = self.classifier.classify(images).numpy() == np.array(asked)
+        if "exact" in seen:
+            right = seen["exact"]
             row |= {"prompt_accuracy": float(right.mean()), "prompt_accuracy_se": cluster_error(right, np.array(asked))}
             row["prompt_judge"] = self.network.name
         if self.clip is not None:
-            scores = self.clip(images, self._captions(asked))
+            scores = seen["clip"]
             row |= {"clip_score": float(scores.mean()), "clip_score_se": cluster_error(scores, np.array(asked))}
             row["clip_checkpoint"] = self.clip.name
         return row
@@ -234,21 +196,29 @@ class ImageJudge(Judge):
         names = self.dataset.class_names
         return [self.data.judge.clip_prompt.format(names[int(c)]) for c in asked]
 
-    def validation_scores(self, images: Tensor) -> dict[str, Any]:
+    def validation_scores(self, images: ImageStream) -> dict[str, Any]:
         """Prompt following of images (n, 3, H, H), and their Frechet distance to the validation reference."""
-        reference = self._validation_reference
-        row = self._follows(images, self._asked("validation", len(images)))
-        row["fid"] = fidelity.frechet_distance(self.network.features(images), reference.gaussian)
+        reference, asked = self._validation_reference, self._asked("validation", len(images))
+        seen = look_at(images, [self.network.look, *self._looks(asked)])
+        row = self._followed(seen, asked)
+        row["fid"] = fidelity.frechet_distance(seen["features"], reference.gaussian)
         row |= {"num_reference": len(reference.features), "fid_network": self.network.name, "reference": reference.name}
         return row
 
-    def prompt_following(self, images: Tensor) -> dict[str, Any]:
-        row = self._follows(images, self._asked("test", len(images)))
+    def looks(self, num: int) -> list[Look]:
+        second = self.dinov2
+
+        def dinov2(images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+            return {} if second is None else {"dinov2": second.features(images)}
+
+        return [*self._looks(self._asked("test", num)), dinov2]
+
+    def prompt_following(self, seen: Seen) -> dict[str, Any]:
+        num = len(seen["features"])
+        row = self._followed(seen, self._asked("test", num))
         if self.dinov2 is not None:
             reference = fidelity.Gaussian.of(self._features(self.dinov2, self._test_images))
-            row["fd_dinov2"], row["fd_dinov2_se"] = fidelity.frechet_with_error(
-                self.dinov2.features(images), reference, self.passes(len(images))
-            )
+            row["fd_dinov2"], row["fd_dinov2_se"] = fidelity.frechet_with_error(seen["dinov2"], reference, self.passes(num))
             row["dinov2_network"] = self.dinov2.name
         return row
 
@@ -257,35 +227,26 @@ class ImageJudge(Judge):
         return [str(one) if self.data.condition == "caption" else names[int(one)] for one in asked]
 
     def obeyed(self, images: Tensor) -> np.ndarray | None:
-        if self.classifier is None:
-            return None
-        found: np.ndarray = self.classifier.classify(images).numpy() == np.array(self._asked("test", len(images)))
-        return found
+        return self.follow(images, self._asked("test", len(images)))
 
-    def examples(self, images: Tensor, split: str) -> Examples | None:
+    def examples(self, images: ImageStream, split: str) -> Examples | None:
         if split == "held_out":
             return None
         places, asked = example_places(len(images), split), self._asked("test", len(images))
-        prompts, shown = np.array(self.prompts(len(images)))[places].tolist(), images[places]
+        prompts, shown = np.array(self.prompts(len(images)))[places].tolist(), images.at(places)
         said = (
             None if self.classifier is None else [self.dataset.class_names[c] for c in self.classifier.classify(shown).tolist()]
         )
         return named_examples("test conditions", prompts, shown, self._real_examples([asked[place] for place in places]), said)
 
     def _real_examples(self, asked: list[int | str]) -> Tensor | None:
-        """A real image (k, 3, H, H) of the reference for each condition; None where one of them has none there."""
+        """A real image (k, 3, H, H) of the reference's first chunk for each condition; None where one of them has none there."""
         found = self._test_images
-        images, conditions = self._read(found.images, found.start, min(found.num, REAL_EXAMPLES_READ))
+        images, conditions = next(self._read(found.images, found.start, found.num))
         return images[[conditions.index(one) for one in asked]] if set(asked) <= set(conditions) else None
 
-    def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
+    def real_images(self, num: int) -> Iterator[tuple[Tensor, Any]]:
+        """Of the training split, beyond the reference where that is of the same split; none where there are fewer than num."""
         training, evaluation = self.dataset.training_set, self.dataset.evaluation_set
         start = self._test_images.num if training is evaluation else 0
-        images, conditions = self._read(training, start, num)
-        return (images, {"conditions": conditions}) if len(images) >= num else None
-
-    def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
-        if self.classifier is None:
-            return {}
-        right = self.classifier.classify(rebuilt).numpy() == np.array(about["conditions"])
-        return {"prompt_accuracy_ceiling": float(right.mean())}
+        return self._read(training, start, num if start + num <= len(training) else 0)

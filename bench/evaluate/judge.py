@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from bench.config.experiment import Evaluation
 from bench.data.base import TokenizedData
 from bench.evaluate import fidelity
 from bench.evaluate.examples import Examples
+from bench.evaluate.image_stream import ImageStream, Look, Seen, look_at, regrouped
 from bench.files import write_file, write_text
 from bench.results.folder import Results
-
-RECONSTRUCTED_AT_ONCE = 256
 
 
 class Judge(ABC):
@@ -69,12 +68,16 @@ class Judge(ABC):
         """Which pass over a balanced list of test conditions each image (n,) belongs to; None for independent images."""
 
     @abstractmethod
-    def validation_scores(self, images: Tensor) -> dict[str, Any]:
+    def validation_scores(self, images: ImageStream) -> dict[str, Any]:
         """What the choice of a setting needs, of images (n, 3, H, H) of the validation conditions."""
 
     @abstractmethod
-    def prompt_following(self, images: Tensor) -> dict[str, Any]:
-        """How well images (n, 3, H, H) of the first n test conditions follow them."""
+    def looks(self, num: int) -> list[Look]:
+        """What is kept of each image of the first num test conditions, besides its features, for `prompt_following`."""
+
+    @abstractmethod
+    def prompt_following(self, seen: Seen) -> dict[str, Any]:
+        """How well the n images of the first n test conditions follow them, by what `looks` kept of them."""
 
     @abstractmethod
     def prompts(self, num: int) -> list[str]:
@@ -90,58 +93,70 @@ class Judge(ABC):
         return []
 
     @abstractmethod
-    def examples(self, images: Tensor, split: str) -> Examples | None:
-        """Diverse ones among images (n, 3, H, H) of the first n conditions of "test" or "held_out"; None where there are none."""
+    def examples(self, images: ImageStream, split: str) -> Examples | None:
+        """Diverse ones among images (n, 3, H, H) of the first n conditions of "test" or "held_out", of which those at
+        `example_places` were kept; None where there are none."""
 
     @abstractmethod
-    def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]] | None:
-        """As many real images (n, 3, H, H) outside the reference, of the test conditions where there are some for them; None when
-        there are too few. And what `ceiling` needs of them."""
+    def real_images(self, num: int) -> Iterator[tuple[Tensor, Any]]:
+        """As many real images outside the reference, of the test conditions where there are some for them, and what is asked of
+        them, a chunk (B, 3, H, H) at a time; fewer than num where there are too few."""
 
     @abstractmethod
-    def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
-        """Prompt following of reconstructions (n, 3, H, H) of the real images, the most that a tokenizer allows."""
+    def follow(self, images: Tensor, asked: Any) -> np.ndarray | None:
+        """Whether each image (B, 3, H, H) shows what is asked, as `real_images` says it, (B,); None when nothing can tell."""
 
     def sample_seed(self, split: str) -> int:
         """Seed of the sampler: two splits with the same conditions must not share images."""
         return self.settings.seed
 
-    def held_out(self, draw: Callable[[Tensor, str], Tensor]) -> dict[str, Any]:
-        """Scores on conditions that training never showed; draw makes images (n, 3, H, H) of condition tokens."""
+    def held_out(self, draw: Callable[[Tensor, str], ImageStream]) -> dict[str, Any]:
+        """Scores on conditions that training never showed; draw makes images (n, 3, H, H) of condition tokens of a split."""
         return {}
 
-    def test_scores(self, images: Tensor, tokenizer: str) -> dict[str, Any]:
+    def test_scores(self, images: ImageStream, tokenizer: str) -> dict[str, Any]:
         """All quality columns of images (n, 3, H, H) of the test conditions."""
+        seen = self.see(images)
         return {
             "num_reference": len(self.reference.features),
             "reference": self.reference.name,
             "fid_network": self.network.name,
-            **{name: value for name, value in asdict(self.fidelity(images)).items() if value is not None},
+            **{name: value for name, value in asdict(self.fidelity(seen)).items() if value is not None},
             **self.floors(tokenizer),
-            **self.prompt_following(images),
+            **self.prompt_following(seen),
         }
 
-    def fidelity(self, images: Tensor) -> fidelity.Fidelity:
-        """FID and its relatives of images (n, 3, H, H) against the reference."""
-        return fidelity.measure(self.network, images, self.reference, self.passes(len(images)))
+    def see(self, images: ImageStream) -> Seen:
+        """All that `fidelity` and `prompt_following` need of images (n, 3, H, H) of the test conditions, in one pass."""
+        return look_at(images, [self.network.look, *self.looks(len(images))])
+
+    def fidelity(self, seen: Seen) -> fidelity.Fidelity:
+        """FID and its relatives of n images against the reference, by their `features` and, where there are any, `logits`."""
+        generated = seen["features"]
+        return fidelity.measure(generated, self.reference, self.passes(len(generated)), seen.get("logits"))
 
     def floors(self, tokenizer: str) -> dict[str, Any]:
-        """FID of real images and of the autoencoder's reconstructions, at the same N; the ceiling of prompt following."""
+        """FID of real images and of the autoencoder's reconstructions, at the same N; the ceiling of prompt following, the most
+        that a tokenizer allows."""
 
         def compute() -> dict[str, Any]:
-            found = self.real_images(self.settings.num_samples)
-            if found is None:
+            model, num = self.dataset.tokenizer(tokenizer), self.settings.num_samples
+            real, rebuilt, follow = [], [], []
+            for images, asked in self.real_images(num):
+                with torch.inference_mode():
+                    again = model.reconstruct(images)
+                real.append(self.network.features(images))
+                rebuilt.append(self.network.features(again))
+                follow.append(self.follow(again, asked))
+            if sum(len(part) for part in real) < num:
                 return {}
-            real, about = found
-            model = self.dataset.tokenizer(tokenizer)
-            with torch.inference_mode():
-                rebuilt = torch.cat([model.reconstruct(chunk) for chunk in real.split(RECONSTRUCTED_AT_ONCE)])
-            floor = self.fidelity(real)
+            floor, after = (self.fidelity({"features": np.concatenate(parts)}) for parts in (real, rebuilt))
+            known = [part for part in follow if part is not None]
             return {
                 "fid_floor": floor.fid,
                 "kid_floor": floor.kid,
-                "fid_autoencoder": self.fidelity(rebuilt).fid,
-                **self.ceiling(rebuilt, about),
+                "fid_autoencoder": after.fid,
+                **({"prompt_accuracy_ceiling": float(np.concatenate(known).mean())} if known else {}),
             }
 
         return self.cached(f"floors-{tokenizer}-{self.dataset.tokenizer_hash(tokenizer)}-{self.protocol}", compute)
@@ -167,6 +182,11 @@ def stored_features(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray
         write_file(path, save)
     found: np.ndarray = np.load(path, allow_pickle=False)
     return found
+
+
+def features_of(network: fidelity.FeatureNetwork, batches: Iterable[Tensor]) -> np.ndarray:
+    """Features (n, d) of images that come a few at a time (any number, 3, H, H), as if all were there at once."""
+    return np.concatenate([network.features(chunk) for chunk in regrouped(batches)])
 
 
 def cluster_error(values: np.ndarray, clusters: np.ndarray) -> float:

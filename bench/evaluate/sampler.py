@@ -1,13 +1,13 @@
 """A trained run as a sampler: condition tokens to images.
 
-Letters: n images, M condition tokens.
+Letters: n images, B images of a batch, M condition tokens.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,15 @@ class Sampler:
             "sampler_options": json.dumps(setting.options, sort_keys=True) if setting.options else None,
         }
 
-    @torch.inference_mode()
     def images(self, condition_tokens: Tensor, setting: Setting, seed: int, batch: int = SAMPLE_BATCH) -> Tensor:
         """One image per row of condition tokens (n, M): (n, 3, H, H) uint8; the noise depends on the seed alone."""
+        return torch.cat(list(self.batches(condition_tokens, setting, seed, batch)))
+
+    @torch.inference_mode()
+    def batches(self, condition_tokens: Tensor, setting: Setting, seed: int, batch: int = SAMPLE_BATCH) -> Iterator[Tensor]:
+        """The same images a batch (B, 3, H, H) at a time, sampled when they are asked for."""
         paradigm = self.paradigm(setting)
         generator = torch.Generator(paradigm.device).manual_seed(seed)
-        out = []
         for part in condition_tokens.to(paradigm.device).split(batch):
             tokens = paradigm.sample(
                 Condition.of(part),
@@ -81,8 +84,7 @@ class Sampler:
                 temperature=setting.temperature,
                 generator=generator,
             )
-            out.append(self.decoder.decode(tokens).cpu())
-        return torch.cat(out)
+            yield self.decoder.decode(tokens).cpu()
 
 
 def save_grid(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.config.experiment import Evaluation
 from bench.data.shapes_data import TokenizedShapes
-from bench.data.shapes_render import render_captions
+from bench.data.shapes_render import render
 from bench.data.shapes_world import Split
 from bench.evaluate.probe import CaptionProbe
 from bench.evaluate.reasons import reasons
@@ -59,8 +59,9 @@ class ShapesJudge(WorldJudge[np.ndarray]):
     def passes(self, num: int) -> np.ndarray:
         return np.arange(num) // len(self.world.split_ids("test"))
 
-    def renders(self, split: str, num: int, offset: int) -> Tensor:
-        return torch.from_numpy(render_captions(self.world, self.captions(split, num), cast(Split, split), offset))
+    def renders(self, split: str, places: np.ndarray, offset: int) -> Tensor:
+        name, captions = cast(Split, split), self.captions(split, int(places.max()) + 1)[places]
+        return torch.from_numpy(render(self.world, self.world.scenes(captions, offset + places, name)))
 
     def explain(self, images: np.ndarray, captions: np.ndarray, verdict: Verdict) -> list[str]:
         return reasons(self.world, images, captions, verdict)

@@ -17,6 +17,7 @@ from bench.data.sprites_config import Captions
 from bench.data.sprites_data import TokenizedSprites
 from bench.data.sprites_render import render_captions
 from bench.data.sprites_world import NUM_DECILES, SpriteSplit
+from bench.evaluate.image_stream import ImageStream, look_at
 from bench.evaluate.judge import cluster_error
 from bench.evaluate.sprites_probe import FieldProbe
 from bench.evaluate.sprites_verifier import SpriteVerdict, compare, verify
@@ -58,10 +59,10 @@ class SpritesJudge(WorldJudge[Captions]):
     def passes(self, num: int) -> None:
         """Captions are drawn, not balanced."""
 
-    def renders(self, split: str, num: int, offset: int) -> Tensor:
+    def renders(self, split: str, places: np.ndarray, offset: int) -> Tensor:
         """The reference has captions of its own, by the same law; the floor has those that are sampled."""
-        indices, name = np.arange(offset, offset + num), cast(SpriteSplit, split)
-        captions = self.world.draw(name, indices if offset == REFERENCE_OFFSET else np.arange(num))
+        indices, name = offset + places, cast(SpriteSplit, split)
+        captions = self.world.draw(name, indices if offset == REFERENCE_OFFSET else places)
         return torch.from_numpy(render_captions(self.world, captions, indices, name))
 
     def verify(self, images: np.ndarray, captions: Captions) -> SpriteVerdict:
@@ -74,18 +75,23 @@ class SpritesJudge(WorldJudge[Captions]):
     def held_out_levels(self, captions: Captions) -> dict[str, np.ndarray]:
         return self.world.held_out_levels(captions)
 
-    def held_out(self, draw: Callable[[Tensor, str], Tensor]) -> dict[str, Any]:
+    def held_out(self, draw: Callable[[Tensor, str], ImageStream]) -> dict[str, Any]:
         """Also as many captions with equally likely kinds: prompt accuracy, and the share of objects that are right by decile."""
         row = super().held_out(draw)
         if self.settings.num_held_out == 0:
             return row
         captions = self.captions("uniform", self.settings.num_held_out)
-        verdict = self.verify(draw(self.tokens(captions), "uniform").numpy(), captions)
-        row["prompt_accuracy_uniform"] = float(verdict.exact.mean())
-        row["prompt_accuracy_uniform_se"] = cluster_error(verdict.exact, self.clusters(captions))
+
+        def look(images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+            verdict = self.verify(images.numpy(), captions[rows])
+            return {"exact": verdict.exact, "phrases": verdict.phrases}
+
+        seen = look_at(draw(self.tokens(captions), "uniform"), [look])
+        row["prompt_accuracy_uniform"] = float(seen["exact"].mean())
+        row["prompt_accuracy_uniform_se"] = cluster_error(seen["exact"], self.clusters(captions))
         decile = np.where(captions.named, self.world.deciles[captions.kind], -1)
         for number in range(NUM_DECILES):
             objects = np.where(decile == number, captions.number, 0)
             if objects.any():
-                row[f"object_accuracy_decile_{number + 1}"] = float((objects * verdict.phrases).sum() / objects.sum())
+                row[f"object_accuracy_decile_{number + 1}"] = float((objects * seen["phrases"]).sum() / objects.sum())
         return row

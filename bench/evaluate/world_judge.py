@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,15 +19,18 @@ from bench.config.experiment import Evaluation
 from bench.data.world_data import TokenizedWorld
 from bench.evaluate import fidelity
 from bench.evaluate.examples import Examples, example_places
-from bench.evaluate.judge import Judge, cluster_error, stored_features
+from bench.evaluate.image_stream import ImageStream, Look, Seen, chunks_of, look_at
+from bench.evaluate.judge import Judge, cluster_error, features_of, stored_features
 from bench.evaluate.shapes_clip import FEATURE_DIM, ShapesCLIP
-from bench.evaluate.verifier import Verdict
+from bench.evaluate.verifier import ATTRIBUTES, Verdict
 from bench.results.folder import Results
 
 CLIP, PROBE = "clip", "probe"
 """The judge's own networks, as their files are called."""
 VALIDATION_REFERENCE = 1000
 """Real renders of validation captions that settings are compared with."""
+CAPTIONS_AT_ONCE = 8192
+"""Captions that the CLIP reads together. It has read those of all images at once so far, 5,000 at most, and more need memory."""
 REFERENCE_OFFSET, FLOOR_OFFSET = 1_000_000, 2_000_000
 """First image index of the reference and of the floor set, so that no two sets share an image."""
 
@@ -42,7 +45,7 @@ GROUPS = {
 class Rows(Protocol):
     """What captions of any world allow."""
 
-    def __getitem__(self, rows: np.ndarray, /) -> Any: ...
+    def __getitem__(self, rows: np.ndarray | slice, /) -> Any: ...
 
 
 Captions = TypeVar("Captions", bound=Rows)
@@ -106,8 +109,8 @@ class WorldJudge(Judge, Generic[Captions]):
         """Captions (n,) as a person would write them."""
 
     @abstractmethod
-    def renders(self, split: str, num: int, offset: int) -> Tensor:
-        """Real images (num, 3, H, H) uint8 of a split, with the nuisances of the image indices from `offset` on."""
+    def renders(self, split: str, places: np.ndarray, offset: int) -> Tensor:
+        """Real images (B, 3, H, H) uint8 at places (B,) of a split's list, with the nuisances of image indices offset + place."""
 
     @abstractmethod
     def verify(self, images: np.ndarray, captions: Captions) -> Verdict:
@@ -142,21 +145,31 @@ class WorldJudge(Judge, Generic[Captions]):
     def conditions(self, split: str, num: int) -> Tensor:
         return self.tokens(self.captions("validation" if split == "validation" else "test", num))
 
-    def real_images(self, num: int) -> tuple[Tensor, dict[str, Any]]:
-        return self.renders("test", num, FLOOR_OFFSET), {}
+    def real_images(self, num: int) -> Iterator[tuple[Tensor, Any]]:
+        captions = self.captions("test", num)
+        return ((self.renders("test", places, FLOOR_OFFSET), captions[places]) for places in chunks_of(num))
 
-    def ceiling(self, rebuilt: Tensor, about: dict[str, Any]) -> dict[str, Any]:
-        captions = self.captions("test", len(rebuilt))
-        return {"prompt_accuracy_ceiling": float(self.verify(rebuilt.numpy(), captions).exact.mean())}
+    def follow(self, images: Tensor, asked: Any) -> np.ndarray:
+        return self.verify(images.numpy(), asked).exact
 
-    def validation_scores(self, images: Tensor) -> dict[str, Any]:
+    def validation_scores(self, images: ImageStream) -> dict[str, Any]:
         """Prompt accuracy of images (n, 3, H, H), and their Frechet distance to renders of the same captions."""
         captions = self.captions("validation", len(images))
-        row = accuracy(self.verify(images.numpy(), captions), self.clusters(captions))
-        if len(images) > FEATURE_DIM:
-            row["fid"] = fidelity.frechet_distance(self.network.features(images), self._validation_features)
+        enough = len(images) > FEATURE_DIM
+        seen = look_at(images, [self.verdicts(captions), *([self.network.look] if enough else [])])
+        row = accuracy(seen, self.clusters(captions))
+        if enough:
+            row["fid"] = fidelity.frechet_distance(seen["features"], self._validation_features)
             row["num_reference"] = len(self._validation_features)
         return row
+
+    def verdicts(self, captions: Captions) -> Look:
+        """What is kept of the verdicts on images of captions (n,): `exact` and `attributes`, their mean, and each attribute."""
+
+        def look(images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+            return verdict_columns(self.verify(images.numpy(), captions[rows]))
+
+        return look
 
     @cached_property
     def _validation_features(self) -> np.ndarray:
@@ -166,20 +179,30 @@ class WorldJudge(Judge, Generic[Captions]):
     def _features(self, split: str, num: int) -> np.ndarray:
         """Of real renders of a split (num, d), which all runs of a folder are compared with: made once for all its workers."""
         path = self.results.cache / f"features-{self.network.name}-{self.dataset.fingerprint}-{split}-{num}.npy"
-        return stored_features(path, lambda: self.network.features(self.renders(split, num, REFERENCE_OFFSET)))
 
-    def prompt_following(self, images: Tensor) -> dict[str, Any]:
-        captions = self.captions("test", len(images))
-        clusters = self.clusters(captions)
-        verdict, scores = self.verify(images.numpy(), captions), self.clip_scores(images, captions)
+        def compute() -> np.ndarray:
+            return features_of(self.network, (self.renders(split, places, REFERENCE_OFFSET) for places in chunks_of(num)))
+
+        return stored_features(path, compute)
+
+    def looks(self, num: int) -> list[Look]:
+        captions = self.captions("test", num)
+
+        def probe(images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+            return {"probe": self.probe_reads(images, captions[rows])}
+
+        return [self.verdicts(captions), self.clip_scores(captions), probe]
+
+    def prompt_following(self, seen: Seen) -> dict[str, Any]:
+        scores, clusters = seen["clip"], self.clusters(self.captions("test", len(seen["clip"])))
         return {
             "clip_score": float(scores.mean()),
             "clip_score_se": cluster_error(scores, clusters),
             "clip_checkpoint": self.network.name,
             "prompt_judge": "exact verifier",
-            **accuracy(verdict, clusters),
-            **{f"prompt_accuracy_{name}": float(values.mean()) for name, values in verdict.attributes.items()},
-            "verifier_probe_agreement": float((self.probe_reads(images, captions) == verdict.exact).mean()),
+            **accuracy(seen, clusters),
+            **{f"prompt_accuracy_{name}": float(seen[name].mean()) for name in ATTRIBUTES},
+            "verifier_probe_agreement": float((seen["probe"] == seen["exact"]).mean()),
         }
 
     def prompts(self, num: int) -> list[str]:
@@ -191,9 +214,9 @@ class WorldJudge(Judge, Generic[Captions]):
     def reasons(self, images: Tensor) -> list[str]:
         return self.verify(images.numpy(), self.captions("test", len(images))).reasons()
 
-    def examples(self, images: Tensor, split: str) -> Examples:
+    def examples(self, images: ImageStream, split: str) -> Examples:
         places = example_places(len(images), split)
-        captions, shown = self.captions(split, len(images))[places], images[places]
+        captions, shown = self.captions(split, len(images))[places], images.at(places)
         verdict = self.verify(shown.numpy(), captions)
         return Examples(
             GROUPS[split],
@@ -207,35 +230,48 @@ class WorldJudge(Judge, Generic[Captions]):
     def _beside(self, split: str, num: int) -> Tensor:
         """The real images (k, 3, H, H) beside the examples of every run, rendered once."""
         if (split, num) not in self._shown:
-            self._shown[split, num] = self.renders(split, num, FLOOR_OFFSET)[example_places(num, split)]
+            self._shown[split, num] = self.renders(split, example_places(num, split), FLOOR_OFFSET)
         return self._shown[split, num]
 
-    def held_out(self, draw: Callable[[Tensor, str], Tensor]) -> dict[str, Any]:
+    def held_out(self, draw: Callable[[Tensor, str], ImageStream]) -> dict[str, Any]:
         """Prompt accuracy on held-out captions: all of them, and those with one or several objects never trained on."""
         if self.settings.num_held_out == 0:
             return {}
         captions = self.captions("held_out", self.settings.num_held_out)
-        verdict, clusters = self.verify(draw(self.tokens(captions), "held_out").numpy(), captions), self.clusters(captions)
+        seen, clusters = look_at(draw(self.tokens(captions), "held_out"), [self.verdicts(captions)]), self.clusters(captions)
         row = {}
         for name, chosen in {"heldout": np.ones(len(clusters), dtype=bool), **self.held_out_levels(captions)}.items():
-            exact = verdict.exact[chosen]
+            exact = seen["exact"][chosen]
             if len(exact):
                 row[f"prompt_accuracy_{name}"] = float(exact.mean())
                 row[f"prompt_accuracy_{name}_se"] = cluster_error(exact, clusters[chosen])
         return row
 
+    def clip_scores(self, captions: Captions) -> Look:
+        """Keeps as `clip` the cosine of each image and its canonical caption, of captions (n,)."""
+        read = self._read_captions(captions)
+
+        @torch.inference_mode()
+        def look(images: Tensor, rows: slice) -> dict[str, np.ndarray]:
+            return {"clip": (self.clip.encode_images(images)[1] * read[rows]).sum(1).double().numpy()}
+
+        return look
+
     @torch.inference_mode()
-    def clip_scores(self, images: Tensor, captions: Captions) -> np.ndarray:
-        """Cosine of each image and its canonical caption (n,)."""
-        read = self.clip.encode_captions(self.canonical(captions))
-        seen = torch.cat([self.clip.encode_images(chunk)[1] for chunk in images.split(256)])
-        return (seen * read).sum(1).double().numpy()
+    def _read_captions(self, captions: Captions) -> Tensor:
+        """Embeddings (n, F) of canonical captions (n,)."""
+        return torch.cat([self.clip.encode_captions(part) for part in self.canonical(captions).split(CAPTIONS_AT_ONCE)])
 
 
-def accuracy(verdict: Verdict, clusters: np.ndarray) -> dict[str, Any]:
-    """Prompt accuracy with its standard error clustered by caption (n,), and the mean attribute score."""
+def verdict_columns(verdict: Verdict) -> dict[str, np.ndarray]:
+    """A verdict on images (n,) as arrays (n,): `exact`, `attributes`, which is their mean, and each of ATTRIBUTES."""
+    return {"exact": verdict.exact, "attributes": verdict.mean_attributes, **verdict.attributes}
+
+
+def accuracy(seen: Seen, clusters: np.ndarray) -> dict[str, Any]:
+    """Prompt accuracy with its standard error clustered by caption (n,), and the mean attribute score, of verdicts (n,)."""
     return {
-        "prompt_accuracy": float(verdict.exact.mean()),
-        "prompt_accuracy_se": cluster_error(verdict.exact, clusters),
-        "prompt_accuracy_attributes": float(verdict.mean_attributes.mean()),
+        "prompt_accuracy": float(seen["exact"].mean()),
+        "prompt_accuracy_se": cluster_error(seen["exact"], clusters),
+        "prompt_accuracy_attributes": float(seen["attributes"].mean()),
     }

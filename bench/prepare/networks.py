@@ -21,7 +21,7 @@ from bench.data.image_data import TokenizedImages
 from bench.data.shapes_data import TokenizedShapes
 from bench.data.sprites_data import SHARED_NETWORKS, TokenizedSprites
 from bench.evaluate.classifier import Classifier
-from bench.evaluate.image_judge import CLASSIFIER
+from bench.evaluate.image_networks import CLASSIFIER
 from bench.evaluate.open import judge_class
 from bench.evaluate.world_judge import CLIP, PROBE
 from bench.files import write_file

@@ -18,7 +18,7 @@ from bench.data.shapes_render import render, render_captions, render_split
 from bench.data.shapes_world import SPLITS, ShapesWorld
 from bench.data.sprites_data import TokenizedSprites
 from bench.evaluate.fidelity import frechet_distance
-from bench.evaluate.image_judge import CLASSIFIER, load_classifier
+from bench.evaluate.image_networks import CLASSIFIER, load_classifier
 from bench.evaluate.shapes_clip import canonical_tokens
 from bench.evaluate.shapes_judge import load_probe
 from bench.evaluate.verifier import verify

@@ -1,8 +1,7 @@
-"""How time and memory grow with tokens, width, runs and images; the exponent between neighbours, and a figure each."""
+"""How time and memory grow with tokens, width, images and runs; the exponent between neighbours, and a figure each."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,16 @@ from bench.data.shapes_data import TokenizedShapes
 from bench.evaluate import fidelity
 from bench.evaluate.world_judge import clip_features, load_clip
 from bench.model import device_type
-from bench.plan.plan import make_plan
-from bench.report.page import write_report
-from bench.results.folder import Results
-from bench.results.table import build_table, save_frame
-from bench.speed.reporting import synthetic_table
-from bench.speed.setup import with_runs
+from bench.speed.large import measure_large
 from bench.speed.timing import Spread, rounds, row
 
 TOKENS = (64, 256, 1024, 4096)
 WIDTHS = (64, 128, 256, 512)
-RUNS = (100, 400, 1600)
 IMAGES = (500, 1000, 2000, 4000)
 DEPTH, HEAD_WIDTH, WIDTH, LENGTH, BATCH = 2, 64, 128, 64, 8
 REPEATS = 3
+QUANTITIES = {"time": "seconds", "memory": "bytes held by tensors", "private memory": "private memory, MB"}
+"""What is measured of a series, and how a figure's axis calls it."""
 
 
 def training_pass(width: int, length: int, batch: int) -> Callable[[], None]:
@@ -67,14 +62,13 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def series(
-    name: str, values: tuple[int, ...], make: Callable[[int], Callable[[], object]], *, memory: bool = True, **place: Any
+    name: str, values: tuple[int, ...], make: Callable[[int], Callable[[], object]], **place: Any
 ) -> Iterator[dict[str, Any]]:
     """Rows of seconds at each value, and of the memory that tensors hold."""
     for value in values:
         call = make(value)
         yield row("growth", name, "time", Spread.of(rounds({"call": call}, REPEATS)["call"]), "s", at=value, **place)
-        if memory:
-            yield row("growth", name, "memory", peak_bytes(call), "bytes", at=value, **place)
+        yield row("growth", name, "memory", peak_bytes(call), "bytes", at=value, **place)
 
 
 def measure_growth(experiment: Experiment, dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
@@ -87,38 +81,17 @@ def measure_growth(experiment: Experiment, dataset: TokenizedShapes) -> Iterator
     reference = fidelity.Reference("noise", network.features(images))
 
     def scored(num: int) -> Callable[[], object]:
-        return lambda: fidelity.measure(network, images[:num], reference, None)
+        return lambda: fidelity.measure(network.features(images[:num]), reference)
 
     yield from series("images", IMAGES, scored, size="fidelity against 4,000")
-
-    def planned(num: int) -> Callable[[], object]:
-        def call() -> None:
-            plan = make_plan(with_runs(experiment, num), round(experiment.budget), dataset)
-            with tempfile.TemporaryDirectory() as name:
-                save_frame(build_table(Results(Path(name)), plan.rows), Results(Path(name)).table)
-
-        return call
-
-    yield from series("runs planned", RUNS, planned, memory=False)
-
-    def reported(num: int) -> Callable[[], object]:
-        def call() -> None:
-            with tempfile.TemporaryDirectory() as name:
-                save_frame(synthetic_table(num), Results(Path(name)).table)
-                write_report(Results(Path(name)))
-
-        return call
-
-    for num in RUNS:  # once each: a report takes tens of seconds
-        call = reported(num)
-        yield row("growth", "runs reported", "time", rounds({"call": call}, 2)["call"][-1], "s", at=num)
+    yield from measure_large(experiment, dataset)
 
 
 def draw(frame: pd.DataFrame, folder: Path) -> None:
-    """A figure per series: seconds, and bytes where measured, over the amount of work, with lines of slope 1 and 2."""
+    """A figure per series: seconds, and memory where measured, over the amount of work, with lines of slope 1 and 2."""
     growth = frame[frame["part"] == "growth"]
     for subject, part in growth.groupby("subject", sort=False):
-        kinds = [kind for kind in ("time", "memory") if (part["quantity"] == kind).any()]
+        kinds = [kind for kind in QUANTITIES if (part["quantity"] == kind).any()]
         figure, axes = plt.subplots(1, len(kinds), figsize=(4.5 * len(kinds), 3.6), layout="constrained", squeeze=False)
         for axis, kind in zip(axes[0], kinds, strict=True):
             rows = part[part["quantity"] == kind]
@@ -126,7 +99,7 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
             axis.loglog(x, y, "o-", color="C0", label="measured")
             for slope, style in ((1, "--"), (2, ":")):
                 axis.loglog(x, y[0] * (x / x[0]) ** slope, style, color="0.6", label=f"slope {slope}")
-            axis.set(xlabel=str(subject), ylabel="seconds" if kind == "time" else "bytes held by tensors")
+            axis.set(xlabel=str(subject), ylabel=QUANTITIES[kind])
             last = np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2])
             axis.set_title(f"{kind}: last slope {last:.2f}", fontsize=10)
             axis.legend(fontsize=8)

@@ -18,6 +18,7 @@ from bench.report.page import write_report
 from bench.results.columns import COLUMNS
 from bench.results.folder import Results
 from bench.results.table import load_table, save_frame
+from bench.speed.memory import private_megabytes
 from bench.speed.timing import row
 
 REPORT_RUNS, REPORT_GOAL = 5000, "<= 120"
@@ -57,12 +58,6 @@ def measure_report() -> Iterator[dict[str, Any]]:
         write_report(results)
         spent = time.perf_counter() - began
         yield row("set-up", "report", f"load, fit and draw {len(load_table(folder))} runs", spent, "s", REPORT_GOAL)
-
-
-def private_megabytes() -> float:
-    """Memory of this process that the system cannot take back: pages of mapped files are not in it (Linux)."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["RssAnon"].split()[0]) / 1024
 
 
 def measure_cache(total_bytes: int = CACHE_BYTES) -> Iterator[dict[str, Any]]:

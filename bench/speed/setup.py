@@ -18,6 +18,7 @@ import torch
 
 from bench.config.experiment import Evaluation, Experiment
 from bench.data.shapes_data import TokenizedShapes
+from bench.evaluate.image_stream import ImageStream
 from bench.evaluate.shapes_judge import ShapesJudge
 from bench.results.folder import Results
 from bench.speed.timing import Spread, row, seconds
@@ -79,7 +80,13 @@ def measure_evaluation(dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
     settings = Evaluation(num_samples=EVALUATION_IMAGES, num_reference=EVALUATION_IMAGES)
     with tempfile.TemporaryDirectory() as name:
         judge = ShapesJudge(dataset, settings, Results(Path(name)))
-        images, _ = judge.real_images(EVALUATION_IMAGES)
-        spent = seconds(lambda: (judge.fidelity(images), judge.prompt_following(images)))
+        images = torch.cat([chunk for chunk, _ in judge.real_images(EVALUATION_IMAGES)])
+
+        def score() -> None:
+            seen = judge.see(ImageStream.of(images))
+            judge.fidelity(seen)
+            judge.prompt_following(seen)
+
+        spent = seconds(score)
     torch.set_num_threads(1)
     yield row("set-up", "evaluation", f"score {EVALUATION_IMAGES} images", spent, "s", "<= 60")
