@@ -17,8 +17,9 @@ def replays(device: torch.device) -> bool:
 
     PARADIGM_BENCH_GRAPHS=0 switches it off.
     """
-    plain = torch.is_grad_enabled() or torch.is_autocast_enabled(device.type)
-    return device.type == "cuda" and not plain and os.environ.get("PARADIGM_BENCH_GRAPHS", "1") != "0"
+    if device.type != "cuda" or torch.is_grad_enabled() or torch.is_autocast_enabled(device.type):
+        return False
+    return os.environ.get("PARADIGM_BENCH_GRAPHS", "1") != "0"
 
 
 class Replayed:
