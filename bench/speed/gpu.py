@@ -113,7 +113,7 @@ def run_sweep(folder: Path, tiny: bool, left: float) -> Rows:
             experiment = str(Path(name) / "dry.py")
             Path(experiment).write_text(TINY_SWEEP)
         options = ["--experiment", experiment, "--results", str(folder.resolve()), "--max-hours", str(SWEEP_HOURS)]
-        limited(command("sweep", *options), min(left, SWEEP_SECONDS))
+        limited(command("sweep", *options), left if tiny else min(left, SWEEP_SECONDS))
     table = load_table(folder)
     done = table[table["status"] == "done"].drop_duplicates("run_id")
     yield row("sweep", "shapes", "runs done", len(done), "1")

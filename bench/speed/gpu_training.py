@@ -220,7 +220,7 @@ def training_flops(run: Run, space: TokenSpace, conditions: ConditionSpace, step
     if run.depth <= high or (run.depth - low) % (high - low):
         return counted(run.depth) / run.recipe.batch_size
     first, second = counted(low), counted(high)
-    return (first + (second - first) * (run.depth - low) // (high - low)) / run.recipe.batch_size
+    return (first + (second - first) * (run.depth - low) / (high - low)) / run.recipe.batch_size
 
 
 def largest_batch(batch: int, measure: Callable[[int], T]) -> tuple[int, T]:
