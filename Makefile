@@ -31,7 +31,7 @@ PLAN_OPTIONS = $(if $(EXPERIMENT),--experiment='$(EXPERIMENT)') $(call given,BUD
 	--devices='$(DEVICES)' --nodes='$(NODES)' $(call given,MICRO_BATCH,--micro-batch)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep plan report test slow test-all coverage chaos lint bench prepare clean
+.PHONY: help setup sweep plan report test slow test-all coverage chaos lint bench gpu prepare clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,12 @@ lint: $(READY)  ## ruff and mypy
 
 bench: $(READY)  ## speed of training, sampling, set-up and growth here: one table in results/bench/ (MAR_REFERENCE= a clone of LTH14/mar)
 	@KINETO_LOG_LEVEL=99 $(RUN) -m bench.speed $(PARTS)
+
+PACKAGES := $(CURDIR)/build/packages
+gpu: export PYTHONPATH := $(PACKAGES):$(PYTHONPATH)
+gpu: $(READY)  ## on a GPU: its tests, a sweep, rows of speed in results/bench/: MINUTES=25 RESULTS= WHEELS=folder; repeat to resume; DRY=1 anywhere
+	@$(if $(WHEELS),$(RUN) -m bench.speed.wheels '$(WHEELS)' '$(PACKAGES)')
+	@$(RUN) -m bench.speed.gpu $(if $(DRY),--dry) $(call given,MINUTES,--minutes) $(if $(RESULTS),--results='$(RESULTS)')
 
 prepare: $(READY)  ## train the default world's autoencoders and CLIP again (about 50 minutes on one core)
 	@$(BENCH) prepare

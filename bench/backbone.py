@@ -66,15 +66,23 @@ class KeyValueCache:
     def __init__(self, depth: int, max_length: int) -> None:
         self.depth, self.max_length = depth, max_length
         self.length = 0
+        self.place: Tensor | None = None
+        """(1,) int64 on the device: where the next single position goes. With it shapes stay the same from one position to the
+        next, which a graph of kernels needs; attention then runs over `max_length` places and hides those behind it."""
         self._store: Tensor | None = None  # (2, L, B, H, max_length, E)
         self._vector, self._activated = torch.empty(0), torch.empty(0)
         self._modulations: dict[nn.Module, Tensor] = {}
 
     def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, T, E) after `length` for one block and return all of its keys and values so far."""
+        """Append (B, H, T, E) after `length` for one block and return all of its keys and values so far; or put (B, H, 1, E) at
+        `place` and return those of all places."""
         if self._store is None:
             batch, num_heads, _, width = keys.shape
             self._store = keys.new_zeros(2, self.depth, batch, num_heads, self.max_length, width)
+        if self.place is not None:
+            self._store[0, block].index_copy_(2, self.place, keys)
+            self._store[1, block].index_copy_(2, self.place, values)
+            return self._store[0, block], self._store[1, block]
         end = self.length + keys.shape[2]
         self._store[0, block, :, :, self.length : end] = keys
         self._store[1, block, :, :, self.length : end] = values
@@ -255,6 +263,8 @@ class Backbone(nn.Module):
         """
         if vector is not None:
             vector = _activated(vector) if cache is None else cache.activated(vector)
+        if cache is not None and cache.place is not None:
+            mask = (torch.arange(cache.max_length, device=x.device) <= cache.place)[None]
         how = Hooks(vector, groups, causal, mask)
         for index in range(self.config.depth)[blocks]:
             x = self.blocks[index](x, how, cache, index)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone import BackboneConfig, KeyValueCache, table
+from bench.graphs import Replayed, replays
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import token_embedding
 from paradigms.heads import CrossEntropy, make_head
@@ -99,10 +100,20 @@ class CausalPrediction(Paradigm):
         sequence, vector = self.embed_condition(guide.condition)
         cache = KeyValueCache(self.backbone.config.depth, sequence.shape[1] + length - 1)
         tokens = self.space.empty(len(condition), self.device)
+
+        def advance(sequence: Tensor, cached: Tensor) -> Tensor:
+            """One position (B, 1, D) further, at a place (1,) of the cache."""
+            cache.place = cached
+            return self.backbone(sequence, vector, causal=True, cache=cache)[:, -1]
+
+        replayed, rest = Replayed(advance, self.backbone), torch.arange(sequence.shape[1], cache.max_length, device=self.device)
         for index in range(length):
             place = orders[:, index : index + 1]
             sequence = self.name_targets(sequence, guide.double(place))
-            out = self.backbone(sequence, vector, causal=True, cache=cache)[:, -1]
+            if index and replays(self.device):
+                out = replayed(sequence, rest[index - 1 : index])
+            else:
+                out = self.backbone(sequence, vector, causal=True, cache=cache)[:, -1]
             drawn = self.head.sample(out, temperature=temperature, guidance=guidance, generator=generator)[:, None]
             tokens = put(tokens, place, drawn)
             sequence = guide.double(self.embed_tokens(drawn) + self.positions[place])

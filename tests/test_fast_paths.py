@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from bench.backbone import Backbone, BackboneConfig, KeyValueCache, attend
 from bench.conditioning import Condition, Guidance
 from bench.flops.meter import FlopMeter
+from bench.graphs import replays
 from bench.model import compile_on_gpu
 from bench.paradigm import Paradigm
 from bench.registry import load
 from bench.testing import shake
 from bench.train.ema import ExponentialMovingAverage
+from paradigms import next_token
 
 BACKBONE = BackboneConfig(width=64, depth=4, num_heads=2)
 PARADIGMS = {"diffusion": LATENTS, "mar": LATENTS, "next-token": CODES, "masked-token": CODES}
@@ -138,6 +140,55 @@ def test_a_cache_filled_in_pieces_gives_the_whole_sequence(chunks: list[int]) ->
             done += length
         slow = backbone(x, vector, causal=True)
     torch.testing.assert_close(torch.cat(out, dim=1), slow, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cache_of_fixed_shapes_gives_the_whole_sequence() -> None:
+    """Positions at places that a tensor names, as a graph of kernels decodes; each place twice, as its capture does."""
+    backbone = shaken_backbone()
+    x, vector = torch.randn(3, 30, 64), torch.randn(3, 64)
+    cache, places = KeyValueCache(BACKBONE.depth, 32), torch.arange(32)
+    with torch.no_grad():
+        out = [backbone(x[:, :7], vector, causal=True, cache=cache)]
+        for index in range(7, 30):
+            cache.place = places[index : index + 1]
+            backbone(torch.zeros(3, 1, 64), vector, causal=True, cache=cache)
+            out.append(backbone(x[:, index : index + 1], vector, causal=True, cache=cache))
+        slow = backbone(x, vector, causal=True)
+    torch.testing.assert_close(torch.cat(out, dim=1), slow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["raster", "random"])
+def test_decoding_with_fixed_shapes_draws_the_same_codes(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU captures, run plainly."""
+    torch.manual_seed(0)
+    paradigm = next_token.NextToken(BACKBONE, CODES, CONDITIONS, order=order)
+    shake(paradigm)
+    _, condition = batch_of("next-token", dropout=False)
+
+    def codes() -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return paradigm.sample(condition, steps=None, guidance=2.0, temperature=1.0, generator=generator)
+
+    with torch.no_grad():
+        slow = codes()
+        monkeypatch.setattr(next_token, "replays", lambda device: True)
+        assert torch.equal(codes(), slow)
+
+
+def test_nothing_is_replayed_but_on_a_gpu_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    with torch.no_grad():
+        assert not replays(gpu)  # nobody asked
+    monkeypatch.setenv("PARADIGM_BENCH_GRAPHS", "1")
+    assert not replays(gpu)
+    with torch.no_grad():
+        assert replays(gpu)
+        assert not any(replays(torch.device(kind)) for kind in ("cpu", "meta"))
+        monkeypatch.setenv("PARADIGM_BENCH_GRAPHS", "0")
+        assert not replays(gpu)
+        monkeypatch.setenv("PARADIGM_BENCH_GRAPHS", "1")
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+        assert not replays(gpu)
 
 
 def test_a_cache_filled_by_groups_gives_the_sequence_under_their_mask() -> None:

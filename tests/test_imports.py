@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALLOWED_FOR_PARADIGMS = {"bench.paradigm", "bench.backbone", "bench.conditioning"}
+ALLOWED_FOR_PARADIGMS = {"bench.paradigm", "bench.backbone", "bench.conditioning", "bench.graphs"}
 LONGEST_FILE = 300
 
 NEVER = {
@@ -93,7 +93,7 @@ def test_arrows_between_rooms_run_one_way(room: str) -> None:
 
 def test_the_ground_floor_imports_no_room_but_config() -> None:
     rooms = tuple(f"bench.{room}." for room in NEVER if room != "config")
-    for name in ("errors", "files", "hub", "model", "processor", "progress", "randomness", "paradigm", "registry"):
+    for name in ("errors", "files", "graphs", "hub", "model", "processor", "progress", "randomness", "paradigm", "registry"):
         wrong = {other for other in imports(ROOT / "bench" / f"{name}.py") if f"{other}.".startswith(rooms)}
         assert not wrong, f"bench/{name}.py imports {', '.join(sorted(wrong))}"
 
@@ -101,7 +101,7 @@ def test_the_ground_floor_imports_no_room_but_config() -> None:
 def test_nothing_lies_flat_but_entry_contract_and_ground_floor() -> None:
     flat = {path.stem for path in (ROOT / "bench").glob("*.py")}
     contract = {"paradigm", "backbone", "conditioning", "registry", "testing"}
-    ground = {"errors", "files", "hub", "model", "parametrization", "processor", "progress", "randomness"}
+    ground = {"errors", "files", "graphs", "hub", "model", "parametrization", "processor", "progress", "randomness"}
     assert flat <= {"__init__", "__main__"} | contract | ground
 
 

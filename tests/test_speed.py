@@ -60,8 +60,8 @@ def test_a_bare_step_trains_the_runs_model() -> None:
     method = experiment.methods[0]
     run = first_run(experiment, method, experiment.sizes[0], 10**12, dataset)
     space = dataset.space(method.tokenizer)
-    bare_step(run, space, dataset)(0)
-    assert flops_of_step(run, space, dataset, 0) > 6 * 4 * 12 * run.width**2 * space.num_tokens
+    bare_step(run, space, dataset.conditions)(0)
+    assert flops_of_step(run, space, dataset.conditions, 0) > 6 * 4 * 12 * run.width**2 * space.num_tokens
     product, flops = products(64, 128, torch.float32)
     assert [part.shape for part in product()] == [(128, 256)]
     assert flops == 2 * 128 * 64 * 256

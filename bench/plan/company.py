@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from bench.hub import once_per_machine
 from bench.processor import announced
@@ -47,27 +48,39 @@ def kept_speed(num_workers: int) -> float:
 
 def measure(num_processes: int) -> float:
     """Steps of a process among so many over steps of one alone, at most 1."""
+    (alone,), together = steps_together(STEPS, (1, num_processes), SECONDS)
+    return min(1.0, sum(together) / len(together) / alone)
+
+
+def steps_together(script: str, numbers: Sequence[int], seconds: float) -> list[list[float]]:
+    """What each of the first n children did in so many seconds, for each n in turn.
+
+    Args:
+        script: a child's work in Python: it says "ready", then answers each line of seconds with how many steps it did in them.
+        numbers: of children that work at once; as many as the largest are there all the while.
+
+    Raises:
+        RuntimeError: when a child ends early.
+    """
     children = [
-        subprocess.Popen([sys.executable, "-c", STEPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(num_processes)
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(max(numbers))
     ]
     try:
         for child in children:
             _answer(child)
-        (alone,) = _work(children[:1])
-        together = _work(children)
+        return [_work(children[:number], seconds) for number in numbers]
     finally:
         for child in children:
             child.kill()
             child.wait()
-    return min(1.0, sum(together) / len(together) / alone)
 
 
-def _work(children: list[subprocess.Popen[str]]) -> list[float]:
+def _work(children: list[subprocess.Popen[str]], seconds: float) -> list[float]:
     """Let some children work at once; steps of each."""
     for child in children:
         assert child.stdin is not None
-        child.stdin.write(f"{SECONDS}\n")
+        child.stdin.write(f"{seconds}\n")
         child.stdin.flush()
     return [float(_answer(child)) for child in children]
 

@@ -33,10 +33,8 @@ def environment(machine: Machine, paradigms: Iterable[str]) -> dict[str, Any]:
     """The hardware, the packages, and every paradigm with the package and commit that it comes from."""
     packages = {}
     for name in PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        if version := _version(name):
+            packages[name] = version
     commit = git_sha()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -55,6 +53,14 @@ def environment(machine: Machine, paradigms: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def _version(package: str) -> str:
+    """Of an installed package; empty where it is not, as the suite in a checkout that nobody installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def _plugin(name: str, commit: str) -> dict[str, str]:
     """Where a paradigm comes from: its class, the package with its version, and the commit; empty where it is not known.
 
@@ -63,8 +69,7 @@ def _plugin(name: str, commit: str) -> dict[str, str]:
     """
     known = {"target": targets().get(name, "")}
     if name in BUILT_INS:
-        version = importlib.metadata.version("paradigm-bench")
-        return {**known, "package": "paradigm-bench", "version": version, "commit": commit}
+        return {**known, "package": "paradigm-bench", "version": _version("paradigm-bench"), "commit": commit}
     package = distribution(name)
     found = {"package": package.name, "version": package.version} if package else {"package": "", "version": ""}
     return {**known, **found, "commit": plugin_commit(name)}

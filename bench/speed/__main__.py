@@ -20,25 +20,9 @@ from bench.errors import nearest
 from bench.plan.machine import Machine, git_sha, this_machine
 from bench.results.table import save_frame
 from bench.speed import growth, published, reporting, sampling, setup, training
-from bench.speed.timing import REPEATS
+from bench.speed.timing import REPEATS, as_text
 
 FOLDER = Path("results/bench")
-SHOWN = [
-    "part",
-    "subject",
-    "size",
-    "tokens",
-    "at",
-    "batch",
-    "dtype",
-    "quantity",
-    "value",
-    "low",
-    "high",
-    "unit",
-    "goal",
-    "reached",
-]
 
 
 def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
@@ -83,10 +67,7 @@ def main() -> None:
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     frame = frame.assign(device=machine.device, num_threads=machine.num_threads, torch=torch.__version__, git_sha=git_sha())
-    shown = frame.reindex(columns=SHOWN)
-    for name in ("value", "low", "high"):
-        shown[name] = shown[name].map("{:.4g}".format, na_action="ignore")
-    print(shown.dropna(axis=1, how="all").astype(object).fillna("").to_string(index=False))
+    print(as_text(frame))
     print(
         f"value: median of {REPEATS} interleaved rounds after one that warms up, low and high: quartiles; without them: one call"
     )

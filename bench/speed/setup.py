@@ -74,19 +74,23 @@ def first_steps(root: Path) -> float:
     return now - max(path.stat().st_mtime for path in root.glob("cache/latents-*/index.json"))
 
 
-def measure_evaluation(dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
-    """One row: scoring 5,000 images (features, FID, KID, precision and recall, CLIP, verifier) against 5,000, sampling apart."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    settings = Evaluation(num_samples=EVALUATION_IMAGES, num_reference=EVALUATION_IMAGES)
+def score_seconds(dataset: TokenizedShapes, num: int) -> float:
+    """Wall seconds of scoring so many images (features, FID, KID, precision and recall, CLIP, verifier) against as many."""
     with tempfile.TemporaryDirectory() as name:
-        judge = ShapesJudge(dataset, settings, Results(Path(name)))
-        images = torch.cat([chunk for chunk, _ in judge.real_images(EVALUATION_IMAGES)])
+        judge = ShapesJudge(dataset, Evaluation(num_samples=num, num_reference=num), Results(Path(name)))
+        images = torch.cat([chunk for chunk, _ in judge.real_images(num)])
 
         def score() -> None:
             seen = judge.see(ImageStream.of(images))
             judge.fidelity(seen)
             judge.prompt_following(seen)
 
-        spent = seconds(score)
+        return seconds(score)
+
+
+def measure_evaluation(dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
+    """One row: scoring 5,000 images, sampling apart, on every core."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    spent = score_seconds(dataset, EVALUATION_IMAGES)
     torch.set_num_threads(1)
     yield row("set-up", "evaluation", f"score {EVALUATION_IMAGES} images", spent, "s", "<= 60")

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 
 REPEATS = 9
+SHOWN = "part subject size tokens at batch dtype quantity value low high unit goal reached".split()
+"""Columns that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,11 @@ def row(
         "goal": goal or None,
         "reached": reached,
     }
+
+
+def as_text(frame: pd.DataFrame) -> str:
+    """Rows for a terminal, without columns that are empty."""
+    shown = frame.reindex(columns=SHOWN)
+    for name in ("value", "low", "high"):
+        shown[name] = shown[name].map("{:.4g}".format, na_action="ignore")
+    return str(shown.dropna(axis=1, how="all").astype(object).fillna("").to_string(index=False))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.conditioning import Condition
+from bench.conditioning import Condition, ConditionSpace
 from bench.config.experiment import Experiment, Size
 from bench.config.run import Run
 from bench.data.base import TokenizedData
@@ -52,14 +52,15 @@ def products(width: int, rows: int, dtype: torch.dtype, least_flops: float = 0.0
     return lambda: [left @ right for _ in range(times)], times * once
 
 
-def bare_step(run: Run, space: TokenSpace, dataset: TokenizedData) -> Callable[[int], None]:
+def bare_step(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Callable[[int], None]:
     """A hand-written step by its number, on a batch that is there: loss, backward, clipping, AdamW."""
+    batch = run.recipe.batch_size
     with torch.device(device_type()):
-        paradigm = compile_on_gpu(build_paradigm(run, space, dataset.conditions))
-        words, tokens = dataset.conditions.example(run.recipe.batch_size), space.example(run.recipe.batch_size)
+        paradigm = compile_on_gpu(build_paradigm(run, space, conditions))
+        tokens, features = space.example(batch), space.features.example(batch) if space.features else None
+        condition = Condition.of(conditions.example(batch), features)
     tokens = torch.randn_like(tokens) if space.kind == "latents" else tokens
     optimizer = torch.optim.AdamW(paradigm.parameters(), lr=1e-4, fused=True)
-    condition = Condition.of(words)
 
     def step(number: int) -> None:
         seed_draws(step_seed(run.seed, number, "loss"), next(paradigm.parameters()).device)
@@ -73,11 +74,10 @@ def bare_step(run: Run, space: TokenSpace, dataset: TokenizedData) -> Callable[[
     return step
 
 
-def flops_of_step(run: Run, space: TokenSpace, dataset: TokenizedData, number: int) -> int:
+def flops_of_step(run: Run, space: TokenSpace, conditions: ConditionSpace, number: int) -> int:
     """Training FLOPs per image of a step, by the products that its seed draws."""
-    conditions = dataset.conditions
-    meter = FlopMeter(build_meta(run, space, conditions), conditions, run.flop_rule)
-    return meter.expected([step_seed(run.seed, number, "loss")], BATCH)[0].dense // BATCH
+    meter, batch = FlopMeter(build_meta(run, space, conditions), conditions, run.flop_rule), run.recipe.batch_size
+    return meter.expected([step_seed(run.seed, number, "loss")], batch)[0].dense // batch
 
 
 def measure_training(experiment: Experiment, dataset: TokenizedData, machine: Machine) -> Iterator[dict[str, Any]]:
@@ -89,11 +89,11 @@ def measure_training(experiment: Experiment, dataset: TokenizedData, machine: Ma
             recipe = replace(experiment.recipe, batch_size=BATCH, precision=precision)
             run = replace(first_run(experiment, method, size, 10**12, dataset), recipe=recipe)
             space = dataset.space(run.tokenizer)
-            per_image = flops_of_step(run, space, dataset, 0)
+            per_image = flops_of_step(run, space, dataset.conditions, 0)
             product, flops = products(
                 size.width, BATCH * (space.num_tokens + dataset.conditions.num_tokens), precise(run), BATCH * per_image / 4
             )
-            step = bare_step(run, space, dataset)
+            step = bare_step(run, space, dataset.conditions)
             taken = rounds({"product": product, "step": lambda: step(0)})  # noqa: B023
             place: dict[str, Any] = {"size": size.name, "batch": BATCH, "dtype": run.recipe.precision}
             rate = Spread.of([BATCH * per_image / s for s in taken["step"]])
@@ -133,7 +133,7 @@ def measure_overhead(experiment: Experiment, dataset: TokenizedData) -> Iterator
         run = replace(first_run(experiment, method, experiment.sizes[0], 10**12, dataset), recipe=recipe)
         space = dataset.space(run.tokenizer)
         cost = count_run(run, build_meta(run, space, dataset.conditions), dataset.conditions).dense
-        step = bare_step(run, space, dataset)
+        step = bare_step(run, space, dataset.conditions)
         step(0)
         with tempfile.TemporaryDirectory() as name:
             encoder = dataset.encoder(method.tokenizer)
