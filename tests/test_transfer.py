@@ -1,5 +1,6 @@
 """The verdict of the regret table, simulated at the noise that the trials have, its table by hand, and one of its cells again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,14 +92,19 @@ def test_the_committed_table_is_that_of_its_trials() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("paradigm", ["diffusion", "mar", "masked-token", "next-token"])
 def test_the_rate_of_the_base_is_good_at_four_times_its_width(paradigm: str, tmp_path: Path) -> None:
-    """No rate a factor 2 away has a mean loss of two seeds that is lower by more than the table's limit."""
+    """No rate a factor 2 away is better by more than twice the table's limit, which is what two seeds can tell; the standard
+    parametrization at the base's rate is worse by more than that where this was measured."""
     torch.set_num_threads(1)
     base = pd.read_csv(COMMITTED / "regret.csv").set_index(["paradigm", "cell"]).loc[(paradigm, "base")]
     method = next(method for method in load_experiment(LADDER_EXPERIMENT).methods if method.paradigm == paradigm)
     wide, images = CELLS["4x width"]
     study, rate = Study(method, tmp_path, num_training=images), base["rate"] * 2 ** base["shift"]
-    losses = {
-        place: np.mean([study.loss(carried(method, rate * 2**place, wide, images, seed, completep=True)) for seed in (0, 1)])
-        for place in PLACES
-    }
-    assert losses[0] <= min(losses.values()) * (1 + SMALL), losses
+
+    def loss(rate: float, *, completep: bool = True) -> float:
+        trials = [carried(method, rate, wide, images, seed, completep=completep) for seed in (0, 1)]
+        return float(np.mean([study.loss(trial if completep else replace(trial, rate=rate)) for trial in trials]))
+
+    losses = {place: loss(rate * 2**place) for place in PLACES}
+    assert losses[0] <= min(losses.values()) * (1 + 2 * SMALL), losses
+    if paradigm in ("diffusion", "next-token"):
+        assert loss(rate, completep=False) > losses[0] * (1 + 2 * SMALL)
