@@ -168,7 +168,8 @@ class Laws:
 
 
 def _base_rate(content: dict[str, Any]) -> BaseRate:
-    return BaseRate(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    return BaseRate(**given)
 
 
 @cache

@@ -121,8 +121,7 @@ def measure_published() -> Iterator[dict[str, Any]]:
             taken = rounds({"their step": their_step, "our step": our_step}, REPEATS)
             share = ratio(taken["their step"], taken["our step"])
             yield row("published", "mar", "published training step over ours", share, "1", ">= 1.5", **place, dtype=dtype)
-            images = {"theirs": their_images, "ours": lambda: our_images(mine), "flow": lambda: our_images(flow)}
-            taken = rounds(images, REPEATS)
+            taken = rounds({"theirs": their_images, "ours": lambda: our_images(mine), "flow": lambda: our_images(flow)}, REPEATS)
             share = ratio(taken["theirs"], taken["ours"])
             yield row("published", "mar", "published sampling over ours", share, "1", ">= 1.5", **place, dtype=dtype)
             share = ratio(taken["theirs"], taken["flow"])
