@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.backbone import linear, modulate
 from bench.conditioning import mix_branches
-from bench.graphs import Replayed
+from bench.graphs import Replayed, replays
 from bench.paradigm import TokenSpace, check_choice
 from paradigms.embedding import TimeEmbedding
 from paradigms.gaussian_diffusion import SAMPLERS, GaussianDiffusion, Prediction, SamplerName
@@ -114,7 +114,7 @@ class DiffusionLoss(TokenHead):
         branch's."""
         embedded = self.embed_condition(condition)
         guided = guidance != 1.0
-        network = self._replayed if self.steps >= LEAST_REPLAYED else self.predict
+        network = self._replayed if self.steps >= LEAST_REPLAYED and replays(condition.device) else self.predict
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             if not guided:
