@@ -20,7 +20,7 @@ from bench.results.folder import Results
 torch.set_num_threads(1)
 
 LONGEST_FIRST = """
-    parametrization own_data heads coverage ladder sweep cluster plugins page resume paradigms evaluation_share devices plan flops
+    parametrization table_coverage own_data gpu_walk transfer heads coverage ladder sweep cluster plugins page resume paradigms evaluation_share devices plan flops
     broken_plugins figures browser hostile
 """.split()
 """Files are given to whoever is free; the long ones go first, so that all end together."""
