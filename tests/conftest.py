@@ -20,8 +20,8 @@ from bench.results.folder import Results
 torch.set_num_threads(1)
 
 LONGEST_FIRST = """
-    parametrization table_coverage own_data gpu_walk transfer heads coverage ladder sweep cluster plugins page resume paradigms evaluation_share devices plan flops
-    broken_plugins figures browser hostile
+    parametrization own_data verifier sprites_verifier hostile table_coverage heads coverage gpu_walk transfer ladder sweep
+    single_changes cluster plugins page resume paradigms evaluation_share devices plan flops broken_plugins figures browser
 """.split()
 """Files are given to whoever is free; the long ones go first, so that all end together."""
 
