@@ -82,8 +82,9 @@ def _of_method(climber: Climber, method: Method, cells: Sequence[Cell]) -> list[
     found = base_rate(climber.laws, method)
     rate = f"{found.value:.3g} at width {found.width}, batch {found.batch}, {found.images:.2g} images; {found.source}"
     if any(len(found.factors(cell.size)) > 1 for cell in cells):
-        factors = ", ".join(f"{factor:g}" for factor in found.search)
-        rate = f"searched at depths outside {found.depths[0]} to {found.depths[1]}: {factors} times the carried rate; {rate}"
+        factors, (low, high) = ", ".join(f"{factor:g}" for factor in found.search), found.depths
+        depths = f"other than {low}" if low == high else f"outside {low} to {high}"
+        rate = f"searched at depths {depths}: {factors} times the carried rate; {rate}"
     outside = any(best.law.extrapolated for best in rungs.best)
     fixed = climber.ladder.sizes is not None
     return [
