@@ -338,12 +338,14 @@ def test_activations_keep_their_size_in_width(paradigm: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("paradigm", ["uniform-diffusion", "block-diffusion", "next-scale", "next-token-energy"])
-def test_activations_of_later_paradigms_keep_their_size_in_width(paradigm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activations_of_later_paradigms_keep_their_size(paradigm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At masked-token's rate, since theirs have not been searched."""
     monkeypatch.setitem(RATES, paradigm, RATES["masked-token"])
     sizes = (of(32, 2), of(512, 2))
     assert max(changes(paradigm, BASE, sizes, 2).values()) < BOUND
     assert max(changes(paradigm, None, sizes, 2).values()) > 2 * BOUND
+    if paradigm != "block-diffusion":  # see below
+        assert max(changes(paradigm, BASE, (of(32, 2), of(32, 16)), 4).values()) < BOUND
 
 
 @pytest.mark.parametrize("paradigm", ["diffusion"])
@@ -352,10 +354,14 @@ def test_activations_keep_their_size_in_depth(paradigm: str) -> None:
     assert max(changes(paradigm, BASE, (of(32, 2), of(32, 16)), 4).values()) < BOUND
 
 
-@pytest.mark.parametrize("paradigm", ["masked-token", "next-token"])
-def test_blocks_that_start_alike_add_as_much_at_every_depth(paradigm: str) -> None:
+@pytest.mark.parametrize(
+    "paradigm",
+    ["masked-token", "next-token", *(pytest.param(p, marks=pytest.mark.slow) for p in ("block-diffusion", "uniform-diffusion"))],
+)
+def test_blocks_that_start_alike_add_as_much_at_every_depth(paradigm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a gate lets through of a branch's random start adds up as the square root of depth, which the check above counts as a
-    change; where the branches start alike, the standard parametrization fails by far."""
+    change (block diffusion .25); where the branches start alike, the standard parametrization fails by far."""
+    monkeypatch.setitem(RATES, paradigm, RATES.get(paradigm, RATES["masked-token"]))
     sizes = (of(32, 2), of(32, 16))
     assert max(changes(paradigm, BASE, sizes, 2, alike=True).values()) < BOUND / 2
     assert max(changes(paradigm, None, sizes, 2, alike=True).values()) > 2 * BOUND
