@@ -90,7 +90,7 @@ class BaseRate:
     """The widths, the depths, and the images of a run, between which a rate carried from here was compared with searched ones and
     lost little."""
     search: tuple[float, ...] = (1.0,)
-    """Multiples of the carried rate that are trained at other depths: several where carrying was measured to fail."""
+    """Multiples of the carried rate that are trained at other depths: several where carrying was not shown to hold."""
     source: str
 
     def factors(self, size: Size) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """The recipe of a trunk: batch, rate, weight decay, warm-up and beta2 from the laws and the images that it sees.
 
 A trunk serves several rungs with one batch and one rate, chosen at the geometric middle of its rungs. Where carrying a rate was
-measured to fail, there is a trunk for each of several rates.
+not shown to hold, there is a trunk for each of several rates.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class TrunkRecipe:
 def trunk_recipes(
     laws: Laws, ladder: Ladder, base: Recipe, method: Method, size: Size, least_images: float, most_images: float
 ) -> list[TrunkRecipe]:
-    """The recipes of a method at a size, for rungs between so many images: one per rate, several where carrying was measured to
-    fail.
+    """The recipes of a method at a size, for rungs between so many images: one per rate, several where carrying was not shown
+    to hold.
 
     Args:
         base: what the laws do not decide.

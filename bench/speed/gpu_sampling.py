@@ -18,7 +18,7 @@ from bench.data.shapes_data import TokenizedShapes
 from bench.model import build_paradigm, device_type
 from bench.paradigm import Paradigm
 from bench.plan.company import steps_together
-from bench.speed.gpu_training import CONDITIONS, Scale, Subject, release, run_of, space_of
+from bench.speed.gpu_training import CONDITIONS, PUBLISHED, Scale, Subject, release, run_of, space_of
 from bench.speed.setup import score_seconds
 from bench.speed.timing import Spread, ratio, rounds, row
 from bench.speed.timing import seconds as seconds_of
@@ -27,9 +27,7 @@ from bench.train.lightning_module import LOG_EVERY_STEPS
 
 SWITCH = "PARADIGM_BENCH_GRAPHS"
 REPEATS = 3
-DECODED = Subject(label="next-token-L", paradigm="next-token", size=Size(width=1024, depth=24, num_heads=16))
-"""LlamaGen-L (Sun et al. 2024, table 1) with our blocks, 256 codes."""
-MASKED = Subject(label="MAR-L", paradigm="mar", size=Size(width=1024, depth=32, num_heads=16))
+(DECODED,), (MASKED,) = PUBLISHED["next-token-L"], PUBLISHED["MAR-L"]
 STEPS, HEAD_ROWS = 16, 4
 """Of MAR's sampler for one image, and tokens that it reveals at once on average at 64 steps."""
 SMALL = Subject(label="diffusion", paradigm="diffusion", size=Size(width=256, depth=6, num_heads=4))
@@ -152,8 +150,4 @@ def measure_scoring(num: int) -> Iterator[dict[str, Any]]:
     """Images/s that are scored: features, FID, KID, precision and recall, CLIP and the verifier, sampling apart."""
     dataset = open_data("shapes32")
     assert isinstance(dataset, TokenizedShapes)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    spent = score_seconds(dataset, num)
-    torch.set_num_threads(threads)
-    yield row("evaluation", "shapes32", "images scored", num / spent, "images/s", at=num)
+    yield row("evaluation", "shapes32", "images scored", num / score_seconds(dataset, num), "images/s", at=num)

@@ -75,7 +75,10 @@ def first_steps(root: Path) -> float:
 
 
 def score_seconds(dataset: TokenizedShapes, num: int) -> float:
-    """Wall seconds of scoring so many images (features, FID, KID, precision and recall, CLIP, verifier) against as many."""
+    """Wall seconds of scoring so many images (features, FID, KID, precision and recall, CLIP, verifier) against as many, on every
+    core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as name:
         judge = ShapesJudge(dataset, Evaluation(num_samples=num, num_reference=num), Results(Path(name)))
         images = torch.cat([chunk for chunk, _ in judge.real_images(num)])
@@ -85,12 +88,12 @@ def score_seconds(dataset: TokenizedShapes, num: int) -> float:
             judge.fidelity(seen)
             judge.prompt_following(seen)
 
-        return seconds(score)
+        spent = seconds(score)
+    torch.set_num_threads(threads)
+    return spent
 
 
 def measure_evaluation(dataset: TokenizedShapes) -> Iterator[dict[str, Any]]:
-    """One row: scoring 5,000 images, sampling apart, on every core."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    """One row: scoring 5,000 images, sampling apart."""
     spent = score_seconds(dataset, EVALUATION_IMAGES)
-    torch.set_num_threads(1)
     yield row("set-up", "evaluation", f"score {EVALUATION_IMAGES} images", spent, "s", "<= 60")
