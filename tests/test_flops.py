@@ -334,6 +334,11 @@ def test_real_tensors_are_refused() -> None:
         count_forward(nn.Linear(3, 3), (torch.empty(1, 3),))
 
 
+def build_real() -> nn.Module:
+    """Diffusion with weights."""
+    return load("diffusion")(SIZES[0], LATENTS, CONDITIONS)
+
+
 def test_meter_bills_the_shapes_that_ran() -> None:
     """MAR hides a random number of tokens: the bills of real steps equal fresh counts under the same seeds, and differ."""
     meter = FlopMeter(build("mar", SIZES[0]), CONDITIONS, "meta-v1")
@@ -369,6 +374,50 @@ def test_meter_refuses_products_it_cannot_reproduce(rule: str) -> None:
         LossForward(real)(torch.randn(2, N, 8), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool())
     with pytest.raises(ValueError, match="other products"):
         meter.bill(2, 0)
+
+
+def watched(meter: FlopMeter, real: nn.Module) -> int:
+    """Runs the loss of a step with seed 0 and says how many notes were taken."""
+    torch.manual_seed(0)
+    with meter.watching():
+        LossForward(real)(torch.randn(2, N, LATENTS.channels), torch.ones(2, PREFIX, dtype=torch.long), torch.zeros(2).bool())
+    return len(meter._watch.seen)
+
+
+def test_a_block_is_noted_as_a_whole_and_billed_as_before() -> None:
+    notes, bills = [], []
+    for attached in (False, True):
+        meter, real = FlopMeter(build("diffusion", SIZES[0]), CONDITIONS, "meta-v2"), build_real()
+        if attached:
+            meter.attach(real)
+        notes.append(watched(meter, real))
+        bills.append(meter.bill(2, 0))
+    assert bills[0] == bills[1]
+    assert notes[1] <= notes[0] - 5 * SIZES[0].depth  # a block has seven products or more
+
+
+def test_work_that_is_hung_into_a_block_is_seen() -> None:
+    """Hooks, and parts that are put in place of others, after the meter was attached."""
+
+    def multiply(module: nn.Module, inputs: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+        return out + 0 * (out @ out.transpose(-1, -2)).sum()
+
+    class Twice(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + super().forward(x)
+
+    for change in (
+        lambda block: block.mlp[0].register_forward_hook(multiply),
+        lambda block: setattr(block.attention, "out", Twice(*block.attention.out.weight.shape)),
+    ):
+        meter, real = FlopMeter(build("diffusion", SIZES[0]), CONDITIONS, "meta-v2"), build_real()
+        meter.attach(real)
+        watched(meter, real)
+        meter.bill(2, 0)
+        change(real.backbone.blocks[0])
+        watched(meter, real)
+        with pytest.raises(ValueError, match="other products"):
+            meter.bill(2, 0)
 
 
 def test_cache_grows_only_by_what_it_gets() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode
 
-from bench.backbone import Block, Hooks
+from bench.backbone import Attention, Block, Hooks
 from bench.conditioning import Condition, ConditionSpace
 from bench.config.experiment import FlopRule
 from bench.flops import meta_outputs
@@ -45,6 +46,12 @@ def explained(products: tuple[int, ...]) -> int:
     return sum(2 * (note >> 3) * (1 + (note >> 2 & 1) * ((note >> 1 & 1) + (note & 1))) for note in products)
 
 
+def given(parameters: Iterable[Tensor], x: Tensor, how: Hooks) -> tuple[Any, ...]:
+    """What a block's products follow from: shapes, who needs gradients, and how the block attends."""
+    hooks = ((each.shape, each.requires_grad) if isinstance(each, Tensor) else each for each in how)
+    return (x.shape, x.requires_grad, torch.is_grad_enabled(), *hooks, *(p.requires_grad for p in parameters))
+
+
 class RememberedBlocks:
     """While active, a block of the meta copy that gets what one got before is not run: its products are noted again.
 
@@ -65,10 +72,7 @@ class RememberedBlocks:
             del block.__dict__["run_whole"]
 
     def _run(self, block: Block, x: Tensor, how: Hooks) -> Tensor:
-        given = tuple((each.shape, each.requires_grad) if isinstance(each, Tensor) else each for each in how)
-        trained = tuple(parameter.requires_grad for parameter in block.parameters())
-        key = (x.shape, x.dtype, x.requires_grad, given, torch.is_grad_enabled(), trained)
-        seen = self._watch.seen
+        key, seen = (x.dtype, *given(block.parameters(), x, how)), self._watch.seen
         if key not in self._known:
             before, discount = len(seen), self._watch.causal_discount
             out = Block.run_whole(block, x, how)
@@ -78,6 +82,45 @@ class RememberedBlocks:
         seen.extend(notes)
         self._watch.causal_discount += discount
         return torch.empty_like(x, requires_grad=graph)
+
+
+PLAIN = (Block, Attention, nn.LayerNorm, nn.Sequential, nn.Linear, nn.GELU)
+"""What the backbone's own blocks are made of."""
+
+
+class WholeBlock:
+    """Runs a block of the backbone and notes it as a whole, by what it gets, without watching it.
+
+    Its products follow from that as long as it is made of what the backbone puts into it and nobody hangs hooks into it;
+    otherwise they are watched. Most calls of a loss lie in blocks, which makes the watch cheap for small models (docs/log.md), and
+    a compiler need not trace it. The meta copy notes the same, and the causal discount beside it.
+    """
+
+    def __init__(self, block: Block, watch: ProductWatch) -> None:
+        self._watch, self._run, self._parameters = watch, block.run_whole, list(block.parameters())
+        parts = list(block.modules())
+        self._children = [(part._modules, dict(part._modules)) for part in parts]
+        self._hooks = [hooks for part in parts for hooks in (part._forward_pre_hooks, part._forward_hooks)]
+
+    @staticmethod
+    def fits(block: nn.Module) -> bool:
+        """Whether it is a block of the backbone, and all its parts the backbone's."""
+        return type(block) is Block and all(type(part) in PLAIN for part in block.modules())
+
+    def __call__(self, x: Tensor, how: Hooks) -> Tensor:
+        """The block's (B, T, D)."""
+        watch = self._watch
+        if _get_current_function_mode() is not watch or any(self._hooks) or any(now != then for now, then in self._children):
+            return self._run(x, how)
+        before = len(watch.seen)
+        out = self._run(x, how) if x.is_meta else None  # watched, for the causal discount
+        del watch.seen[before:]
+        watch.__exit__(None, None, None)
+        try:
+            watch.seen.append(hash(given(self._parameters, x, how)))
+            return self._run(x, how) if out is None else out
+        finally:
+            watch.__enter__()
 
 
 def meta_batch(paradigm: Paradigm, conditions: ConditionSpace, batch: int) -> tuple[Tensor, ...]:
@@ -103,49 +146,22 @@ class FlopMeter:
         self._counts: dict[tuple[int, ...], FlopCount] = {}
         self._times_counted: dict[tuple[int, ...], int] = {}
         self._watch = ProductWatch()
-        self._watching = False
-        self._before_block = 0
         self._blocks = RememberedBlocks(meta_paradigm, self._watch)
         self._frozen = meta_paradigm.space.features.flops if meta_paradigm.space.features else 0
 
     def attach(self, paradigm: Paradigm) -> None:
-        """Make ready for a trained model. Compiled blocks are noted as a whole, by what they get: their products follow from it,
-        and a compiler should not trace the watch."""
-        if any("run_whole" in vars(block) for block in paradigm.backbone.blocks):
-            for model, before, after in ((paradigm, self._pause, self._go_on), (self._meta, self._enter, self._leave)):
-                for block in model.modules():
-                    if isinstance(block, Block):
-                        block.register_forward_pre_hook(before)
-                        block.register_forward_hook(after, always_call=True)
-
-    def _enter(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self._watching:
-            self._watch.seen.append(inputs[0].numel())
-            self._before_block = len(self._watch.seen)
-
-    def _leave(self, *_: Any) -> None:
-        if self._watching:  # the causal discount of the block's attention stays
-            del self._watch.seen[self._before_block :]
-
-    def _pause(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._enter(block, inputs)
-        if self._watching:
-            self._watch.__exit__(None, None, None)
-
-    def _go_on(self, *_: Any) -> None:
-        if self._watching:
-            self._watch.__enter__()
+        """Make ready for a trained model: its blocks, compiled or not, are noted as a whole."""
+        for model in (paradigm, self._meta):
+            for block in model.modules():
+                if WholeBlock.fits(block):
+                    block.__dict__["run_whole"] = WholeBlock(cast(Block, block), self._watch)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Around the loss of a step that `bill` is then asked about; the innermost of torch's modes."""
         self._watch.clear()
-        self._watching = True
-        try:
-            with self._watch:
-                yield
-        finally:
-            self._watching = False
+        with self._watch:
+            yield
 
     def _products(self, batch: int, seed: int) -> tuple[tuple[int, ...], int]:
         """What the meta copy's loss runs under a step seed, and the FLOPs of it that a causal mask saves."""
