@@ -14,11 +14,12 @@ from bench.config.file import load_experiment
 from bench.data.open import open_data
 from bench.data.shapes_data import TokenizedShapes
 from bench.plan.cells import first_run
+from bench.speed import small
 from bench.speed.growth import draw, peak_bytes, series
 from bench.speed.large import cached, evaluated, noise, once
 from bench.speed.memory import private_megabytes, spent
 from bench.speed.published import measure_published, ours, published
-from bench.speed.sampling import sample_without_cache
+from bench.speed.sampling import modulations_anew, sample_without_cache, token_sampler
 from bench.speed.timing import Spread, ratio, rounds, row
 from bench.speed.training import bare_step, flops_of_step, products
 from bench.testing import shake
@@ -68,6 +69,24 @@ def test_a_bare_step_trains_the_runs_model() -> None:
     product, more = products(64, 128, torch.float32, 2.5 * flops)
     assert len(product()) == 3
     assert more == 3 * flops
+
+
+def test_kept_modulations_change_no_code_and_save_products() -> None:
+    _, _, _, sample = token_sampler(BackboneConfig(width=32, depth=2, num_heads=2), 2)
+    kept = sample()
+    with modulations_anew():
+        assert torch.equal(sample(), kept)
+    assert torch.equal(sample(), kept)
+
+
+def test_the_harness_is_compared_at_small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WIDTHS": (16,), "ROUNDS": 2, "FIRST_STEP": 20, "LAST_STEP": 40}.items():
+        monkeypatch.setattr(small, name, value)
+    monkeypatch.setattr(small, "HARNESS_AT_COMMIT", {("next-token", 16): 1.2})
+    experiment, dataset = load_experiment("shapes").select(["next-token"]), open_data("shapes32")
+    harness, gain = small.measure_overhead(experiment, dataset)
+    assert (harness["size"], harness["goal"], gain["goal"]) == ("16x4", "<= 1.03", ">= 1.6")
+    assert gain["value"] == pytest.approx(1.2 / harness["value"], rel=0.2)  # medians of two rounds
 
 
 def test_growth_is_measured_and_drawn(tmp_path) -> None:

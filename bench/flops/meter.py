@@ -92,7 +92,7 @@ class WholeBlock:
     """Runs a block of the backbone and notes it as a whole, by what it gets, without watching it.
 
     Its products follow from that as long as it is made of what the backbone puts into it and nobody hangs hooks into it;
-    otherwise they are watched. Most calls of a loss lie in blocks, which makes the watch cheap for small models (docs/log.md), and
+    otherwise they are watched. Most calls of a loss lie in blocks: the watch is cheap for small models (docs/log.md), and
     a compiler need not trace it. The meta copy notes the same, and the causal discount beside it.
     """
 

@@ -19,7 +19,7 @@ from bench.data.shapes_data import TokenizedShapes
 from bench.errors import nearest
 from bench.plan.machine import Machine, git_sha, this_machine
 from bench.results.table import save_frame
-from bench.speed import growth, published, reporting, sampling, setup, training
+from bench.speed import growth, published, reporting, sampling, setup, small, training
 from bench.speed.timing import REPEATS, as_text
 
 FOLDER = Path("results/bench")
@@ -36,9 +36,12 @@ def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
     assert isinstance(dataset, TokenizedShapes)
     measures = {
         "training": lambda: training.measure_training(experiment, dataset, machine),
-        "overhead": lambda: training.measure_overhead(experiment, dataset),
+        "precision": lambda: training.measure_precision(experiment, dataset),
+        "overhead": lambda: small.measure_overhead(experiment, dataset),
+        "compiled": lambda: small.measure_compiled(experiment, dataset),
         "sampling": lambda: sampling.measure_sampling(experiment, dataset),
         "cache": sampling.measure_cache,
+        "modulation": sampling.measure_modulation,
         "decoding": sampling.measure_decoding,
         "published": published.measure_published,
         "set-up": setup.measure_commands,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbone import BackboneConfig
+from bench.backbone import BackboneConfig, KeyValueCache
 from bench.conditioning import Condition, ConditionSpace, Guidance
 from bench.config.experiment import Experiment
 from bench.data.base import TokenizedData
@@ -159,3 +161,36 @@ def measure_cache() -> Iterator[dict[str, Any]]:
     yield row(
         "sampling", "next-token", "without cache over with cache", ratio(taken["slow"], taken["fast"]), "1", ">= 5", **place
     )
+
+
+def measure_modulation() -> Iterator[dict[str, Any]]:
+    """Two rows: decoding that computes the modulations of the condition anew for each token over decoding that keeps them, in
+    seconds and in FLOPs."""
+    _, _, _, sample = token_sampler(DECODING, 1)
+    place: dict[str, Any] = {"size": f"{DECODING.width}x{DECODING.depth}", "batch": 1, "dtype": "fp32", "tokens": CACHE_TOKENS}
+
+    def anew() -> Tensor:
+        with modulations_anew():
+            return sample()
+
+    def flops() -> int:
+        with FlopCounterMode(display=False) as counter:
+            sample()
+        return int(counter.get_total_flops())
+
+    taken = rounds({"anew": anew, "kept": sample}, repeats=5)
+    yield row("sampling", "next-token", "modulations anew over kept, time", ratio(taken["anew"], taken["kept"]), "1", **place)
+    kept = flops()
+    with modulations_anew():
+        yield row("sampling", "next-token", "modulations anew over kept, FLOPs", flops() / kept, "1", **place)
+
+
+@contextmanager
+def modulations_anew() -> Iterator[None]:
+    """While active, the slow twin of a cache's modulations: each token's are computed again."""
+    kept = KeyValueCache.modulation
+    KeyValueCache.modulation = lambda self, layer: layer(self._activated)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        KeyValueCache.modulation = kept  # type: ignore[method-assign]

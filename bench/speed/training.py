@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,24 +14,18 @@ from bench.conditioning import Condition, ConditionSpace
 from bench.config.experiment import Experiment, Size
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.data.latents import fill_cache
 from bench.flops.meter import FlopMeter
 from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type
 from bench.paradigm import TokenSpace
 from bench.plan.cells import first_run
-from bench.plan.cost import count_run
 from bench.plan.machine import Machine
 from bench.randomness import seed_draws, step_seed
-from bench.speed.timing import Spread, ratio, rounds, row, seconds
-from bench.train.loop import Segment, train_segment
-from bench.train.metrics_callback import Progress
+from bench.speed.timing import Spread, ratio, rounds, row
 
 LARGER = ((Size(width=256, depth=6, num_heads=4), ">= 0.45"), (Size(width=384, depth=8, num_heads=6), ">= 0.6"))
 """Sizes beyond those of a CPU experiment, and their share of the matrix products in bf16 that a CPU should reach."""
 BATCH = 64
-FIRST_STEP, LAST_STEP = 20, 120
-"""Between these the harness is compared with the bare loop; the steps before warm it up."""
-OVERHEAD_ROUNDS = 5
+PRECISION_WIDTHS, PRECISION_DEPTH = (64, 128, 256, 384), 2
 
 
 def precise(run: Run) -> torch.dtype:
@@ -52,7 +45,7 @@ def products(width: int, rows: int, dtype: torch.dtype, least_flops: float = 0.0
     return lambda: [left @ right for _ in range(times)], times * once
 
 
-def bare_step(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Callable[[int], None]:
+def bare_step(run: Run, space: TokenSpace, conditions: ConditionSpace, *, compile_loss: bool = False) -> Callable[[int], None]:
     """A hand-written step by its number, on a batch that is there: loss, backward, clipping, AdamW."""
     batch = run.recipe.batch_size
     with torch.device(device_type()):
@@ -61,11 +54,12 @@ def bare_step(run: Run, space: TokenSpace, conditions: ConditionSpace) -> Callab
         condition = Condition.of(conditions.example(batch), features)
     tokens = torch.randn_like(tokens) if space.kind == "latents" else tokens
     optimizer = torch.optim.AdamW(paradigm.parameters(), lr=1e-4, fused=True)
+    loss_of = torch.compile(paradigm.loss, dynamic=False) if compile_loss else paradigm.loss
 
     def step(number: int) -> None:
         seed_draws(step_seed(run.seed, number, "loss"), next(paradigm.parameters()).device)
         with torch.autocast(device_type(), torch.bfloat16, enabled=run.recipe.precision == "bf16"):
-            loss = paradigm.loss(tokens, condition)[0].mean()
+            loss = loss_of(tokens, condition)[0].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(paradigm.parameters(), run.recipe.gradient_clip)
         optimizer.step()
@@ -104,43 +98,17 @@ def measure_training(experiment: Experiment, dataset: TokenizedData, machine: Ma
             yield row("training", method.name, "share of matrix products' rate", share, "1", limit, **place)
 
 
-def harness_seconds(run: Run, latents: Path, dataset: TokenizedData, flops_per_image: float) -> float:
-    """Seconds of the same steps in the real training: data, EMA, logs and checkpoints included."""
-    seen: list[Progress] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        segment = Segment(
-            run=run,
-            latents=latents,
-            space=dataset.space(run.tokenizer),
-            conditions=dataset.conditions,
-            budget=float("inf"),
-            stop_at=1.3 * LAST_STEP * run.recipe.batch_size * flops_per_image,
-            start=None,
-            running=folder / "running",
-            metrics=folder / "metrics.jsonl",
-        )
-        train_segment(segment, seen.append, lambda _: None)
-    warm = [progress for progress in seen if progress.step in (FIRST_STEP, LAST_STEP)]
-    return warm[1].seconds - warm[0].seconds
-
-
-def measure_overhead(experiment: Experiment, dataset: TokenizedData) -> Iterator[dict[str, Any]]:
-    """Rows of the harness's seconds per step over those of the bare step, at the experiment's smallest size."""
-    num = 1024
+def measure_precision(experiment: Experiment, dataset: TokenizedData) -> Iterator[dict[str, Any]]:
+    """Rows of a step's seconds in fp32 over those in bf16, per method and width; the plan's rule is a width from which bf16 is
+    used."""
     for method in experiment.methods:
-        recipe = replace(experiment.recipe, num_training_images=num)
-        run = replace(first_run(experiment, method, experiment.sizes[0], 10**12, dataset), recipe=recipe)
-        space = dataset.space(run.tokenizer)
-        cost = count_run(run, build_meta(run, space, dataset.conditions), dataset.conditions).dense
-        step = bare_step(run, space, dataset.conditions)
-        step(0)
-        with tempfile.TemporaryDirectory() as name:
-            encoder = dataset.encoder(method.tokenizer)
-            fill_cache(Path(name), num, dataset.row_bytes(method.tokenizer), encoder, lambda _: None, chunk=dataset.chunk)
-            shares = []
-            for _ in range(OVERHEAD_ROUNDS):
-                bare = seconds(lambda: [step(number) for number in range(FIRST_STEP, LAST_STEP)])  # noqa: B023
-                shares.append(harness_seconds(run, Path(name), dataset, cost) / bare)
-        place: dict[str, Any] = {"size": run.size.name, "batch": run.recipe.batch_size, "dtype": run.recipe.precision}
-        yield row("training", method.name, "harness over bare loop", Spread.of(shares), "1", "<= 1.03", **place)
+        space = dataset.space(method.tokenizer)
+        for width in PRECISION_WIDTHS:
+            size = Size(width=width, depth=PRECISION_DEPTH, num_heads=width // 64)
+            run, steps = first_run(experiment, method, size, 10**12, dataset), dict[str, Callable[[], object]]()
+            for precision in ("fp32", "bf16"):
+                recipe = replace(experiment.recipe, batch_size=BATCH, precision=precision)
+                steps[precision] = partial(bare_step(replace(run, recipe=recipe), space, dataset.conditions), 0)
+            taken = rounds(steps, repeats=5)
+            place: dict[str, Any] = {"size": size.name, "batch": BATCH}
+            yield row("training", method.name, "fp32 step over bf16 step", ratio(taken["fp32"], taken["bf16"]), "1", **place)
