@@ -17,6 +17,7 @@ from bench.paradigm import Paradigm
 from bench.parametrization import EPS, Role, Scaling, build_scaled, parameter_groups, scaled_config, scaling
 from bench.registry import BUILT_INS, load
 from bench.testing import CONDITIONS, SPACES, example_batch, example_space
+from bench.train.billed_loss import BilledLoss
 from bench.train.lightning_module import TrainingModule
 from paradigms.diffusion import Diffusion
 
@@ -264,7 +265,7 @@ def test_the_harness_gives_every_group_its_rate() -> None:
     run = make_run("next-token", of(128), BASE, rate=1e-3)
     paradigm = build_paradigm(run, SPACES["codes"], CONDITIONS)
     meter = FlopMeter(build_meta(run, SPACES["codes"], CONDITIONS), CONDITIONS, "meta-v2")
-    module = TrainingModule(run, paradigm, meter, budget=1e9, stop_at=1e9)
+    module = TrainingModule(run, paradigm, BilledLoss(run, paradigm, meter, compiles=False), budget=1e9, stop_at=1e9)
     optimizer = module.configure_optimizers()
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[id(paradigm.get_parameter("head.logits.weight"))] == pytest.approx(5e-4)

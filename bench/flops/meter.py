@@ -254,15 +254,20 @@ class FlopMeter:
         """
         products = tuple(self._watch.seen)
         if products not in self._counts:
-            state = torch.get_rng_state()
-            self.count(batch, seed)
-            torch.set_rng_state(state)
+            self.recount(batch, seed)
             if products not in self._counts:
                 raise ValueError(
                     "the loss runs other products on the meta device than in training under the same seed; draw what decides a "
                     "shape first, on the CPU, from torch's global generator"
                 )
         return self._with_features(self._counts[products], batch)
+
+    def recount(self, batch: int, seed: int) -> FlopCount:
+        """Training FLOPs of the step of this seed by the meta copy alone, whether it was watched or not."""
+        state = torch.get_rng_state()
+        count = self.count(batch, seed)
+        torch.set_rng_state(state)
+        return self._with_features(count, batch)
 
     def _with_features(self, count: FlopCount, batch: int) -> FlopCount:
         """A step's FLOPs and those of the frozen network for its images, as if the latent cache did not keep what it says."""

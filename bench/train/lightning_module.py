@@ -15,10 +15,10 @@ from torch import Tensor
 from bench.conditioning import Condition
 from bench.config.run import Run
 from bench.data.latents import Batch
-from bench.flops.meter import FlopMeter
 from bench.paradigm import Paradigm
 from bench.parametrization import parameter_groups
-from bench.randomness import Part, PartRandomness, seed_draws, step_seed
+from bench.randomness import Part, PartRandomness, step_seed
+from bench.train.billed_loss import BilledLoss
 from bench.train.distributed import ALONE, ProcessGroup
 
 LOG_EVERY_STEPS = 20
@@ -32,7 +32,7 @@ class TrainingModule(L.LightningModule):
         self,
         run: Run,
         paradigm: Paradigm,
-        meter: FlopMeter,
+        billed_loss: BilledLoss,
         *,
         budget: float,
         stop_at: float,
@@ -41,7 +41,7 @@ class TrainingModule(L.LightningModule):
     ) -> None:
         """budget: where a cooldown would end; stop_at: FLOPs at which this segment ends."""
         super().__init__()
-        self.run, self.paradigm, self.meter = run, paradigm, meter
+        self.run, self.paradigm, self.billed_loss = run, paradigm, billed_loss
         self.budget, self.stop_at, self.group, self.num_micro_batches = budget, stop_at, group, num_micro_batches
         self.summed_loss: Tensor | float = 0.0
         self.flops_spent = 0
@@ -99,15 +99,11 @@ class TrainingModule(L.LightningModule):
         drop = torch.rand(recipe.batch_size, generator=generator) < recipe.condition_dropout
         condition = Condition.of(condition_tokens, features)
         condition = condition.dropped(drop[part.rows(recipe.batch_size)].to(condition_tokens.device))
-        seed = step_seed(self.run.seed, step, "loss")
-        seed_draws(seed, self.device)
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
             PartRandomness(part, len(tokens)) if part.count > 1 else contextlib.nullcontext(),
-            self.meter.watching(),
-        ):
-            loss, _ = self.paradigm.loss(tokens, condition)
-        billed = self.meter.bill(len(tokens), seed)  # the other parts run the same shapes
+        ):  # the other parts run the same shapes
+            loss, billed = self.billed_loss(tokens, condition, step_seed(self.run.seed, step, "loss"))
         self.flops_spent += billed.dense * self.group.size
         self.flops_spent_causal += billed.causal * self.group.size
         mean = loss.mean()

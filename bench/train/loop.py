@@ -27,10 +27,11 @@ from bench.config.run import Run
 from bench.data.latents import Batch, TrainingData
 from bench.data.stream import training_images
 from bench.flops.meter import FlopMeter
-from bench.model import build_meta, build_paradigm, compile_on_gpu, save_weights
+from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type, save_weights
 from bench.paradigm import TokenSpace
 from bench.randomness import Part, micro_batches
 from bench.train import checkpoint_files
+from bench.train.billed_loss import BilledLoss, repays
 from bench.train.checkpoint_callback import CheckpointKeeper, InterruptedTrainingError, save_checkpoint
 from bench.train.distributed import ALONE, GroupEnvironment, ProcessGroup
 from bench.train.ema import ExponentialMovingAverage
@@ -109,9 +110,9 @@ def train_segment(
     data = training_images(segment.latents)
     paradigm = compile_on_gpu(build_paradigm(run, segment.space, segment.conditions))
     meter = FlopMeter(build_meta(run, segment.space, segment.conditions), segment.conditions, run.flop_rule)
-    meter.attach(paradigm)
+    billed_loss = BilledLoss(run, paradigm, meter, compiles=device_type() == "cpu" and group.size * count == 1 and repays(run))
     module = TrainingModule(
-        run, paradigm, meter, budget=segment.budget, stop_at=segment.stop_at, group=group, num_micro_batches=count
+        run, paradigm, billed_loss, budget=segment.budget, stop_at=segment.stop_at, group=group, num_micro_batches=count
     )
     average = ExponentialMovingAverage(paradigm, run.recipe.ema_relative_width)
     newest = group.share(checkpoint_files.newest_whole(segment.running, log) if group.first else None)
