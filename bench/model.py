@@ -51,7 +51,7 @@ def device_type() -> str:
 def compile_on_gpu(paradigm: Paradigm) -> Paradigm:
     """Make a paradigm fast where it lies: on a GPU compiled blocks, and TF32 for what stays in float32.
 
-    PARADIGM_BENCH_COMPILE=0 or 1 overrides; on a CPU compilation gains nothing (docs/log.md).
+    PARADIGM_BENCH_COMPILE=0 or 1 overrides; on a CPU blocks gain nothing, whole losses do (bench/train/billed_loss.py).
     """
     on_gpu = device_type() == "cuda"
     if on_gpu:

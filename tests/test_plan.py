@@ -6,7 +6,12 @@ import pytest
 from bench.config.experiment import Experiment
 from bench.config.file import load_experiment
 from bench.config.run import Run, parse_budget
+from bench.config.size import Size
 from bench.data.open import open_data
+from bench.model import build_meta
+from bench.plan import calibrate
+from bench.plan.cells import first_run
+from bench.plan.cost import RunCost, count_run
 from bench.plan.machine import Machine, check_memory, share_devices, worker_bytes
 from bench.plan.plan import Plan, make_plan
 from bench.randomness import step_seed
@@ -140,3 +145,18 @@ def test_small_models_share_a_gpu_as_memory_allows() -> None:
     assert share_devices(one, 512, small, 141 * 10**9) == one
     assert share_devices(one, 64, small, None) == one
     assert share_devices(replace(one, devices=2), 64, small, 141 * 10**9) == replace(one, devices=2)
+
+
+def test_a_plan_says_when_the_other_precision_is_faster_here(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, method = open_data(experiment.data), experiment.methods[0]
+    run = first_run(experiment, method, Size(width=128, depth=1, num_heads=2), 10**12, data)
+
+    def cost(size: Size) -> RunCost:
+        sized = replace(run, width=size.width, depth=size.depth)
+        return count_run(sized, build_meta(sized, data.space(run.tokenizer), data.conditions), data.conditions)
+
+    monkeypatch.setattr(calibrate, "CLEARLY_FASTER", 0.0)
+    assert 'precision="bf16"' in calibrate.precision_note(run, data, cost)
+    assert calibrate.precision_note(replace(run, width=64), data, cost) == ""
+    monkeypatch.setattr(calibrate, "CLEARLY_FASTER", 1e9)
+    assert calibrate.precision_note(run, data, cost) == ""

@@ -78,6 +78,8 @@ def print_plan(made: Any, as_json: bool) -> None:
         print(f"{repeated} runs see each image more than 4 times: what they show is repetition as well as scale")
     for note in learning_rate_notes(made.experiment):
         print(note)
+    if made.precision_note:
+        print(made.precision_note)
     machine = made.machine
     print(
         f"{len(made.runs)} runs on {len(made.trunks)} trunks, BUDGET={made.budget:.3g}: about {format_hours(made.total_hours)} "

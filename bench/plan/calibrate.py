@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -24,6 +25,10 @@ CALIBRATION_DEPTH = 2
 CALIBRATION_WIDTH = 512
 """Wider ones are taken to be as fast: on a CPU a step of theirs takes minutes."""
 CALIBRATION_STEPS = 3
+NARROWEST_BF16 = 128
+"""Below this bf16 gains nothing (docs/log.md, `make bench` precision)."""
+CLEARLY_FASTER = 1.15
+"""More than calibrations differ by."""
 SLOW_SECONDS = 3.0
 """A pass this long needs no repetition to be told from its start-up."""
 
@@ -49,6 +54,26 @@ def measure_speed(runs: Sequence[Run], dataset: TokenizedData, cost: Callable[[S
         return slow ** (1 - share) * fast**share
 
     return speed
+
+
+def precision_note(run: Run, dataset: TokenizedData, cost: Callable[[Size], RunCost]) -> str:
+    """A sentence where a run would train clearly faster here in the other precision; empty where it would not, or is narrower
+    than any that gains by bf16. The plan keeps its precision: it changes results, which must not depend on the machine.
+
+    Args:
+        cost: counted cost of the run's method at a size.
+    """
+    if run.width < NARROWEST_BF16:
+        return ""
+    other: Literal["fp32", "bf16"] = "bf16" if run.recipe.precision == "fp32" else "fp32"
+    changed = replace(run, recipe=replace(run.recipe, precision=other))
+    gain = _speed(changed, dataset, cost) / _speed(run, dataset, cost)
+    if gain < CLEARLY_FASTER:
+        return ""
+    return (
+        f"on this machine {run.method} at {run.size.name} trains {gain:.2g} times as fast in {other}: "
+        f'precision="{other}" in the recipe or the ladder would save that, with results of its own'
+    )
 
 
 def _speed(run: Run, dataset: TokenizedData, cost: Callable[[Size], RunCost]) -> float:

@@ -17,7 +17,7 @@ from bench.data.base import TokenizedData
 from bench.flops.count import num_parameters
 from bench.model import build_meta
 from bench.paradigm import Paradigm
-from bench.plan.calibrate import measure_speed
+from bench.plan.calibrate import CALIBRATION_WIDTH, measure_speed, precision_note
 from bench.plan.cells import Cell, cell_run, grid_cells
 from bench.plan.choices import Choice, explain
 from bench.plan.company import kept_speed
@@ -100,6 +100,8 @@ class Plan:
     """What one image takes in each tokenizer's latent cache."""
     choices: tuple[Choice, ...] = ()
     """What was chosen, and the law that chose it."""
+    precision_note: str = ""
+    """What the calibration says against the runs' precision, as a sentence."""
     up_to: float = math.inf
     """Training FLOPs above which runs are left for later, so that they can be forecast from those below."""
 
@@ -258,7 +260,9 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     if climber is not None:
         experiment = replace(experiment, recipe=replace(experiment.recipe, num_training_images=climber.num_training_images))
     row_bytes = {name: dataset.row_bytes(name) for name in experiment.tokenizers}
-    return Plan(experiment, budget, tuple(runs), machine, row_bytes, explain(experiment, cells, climber))
+    widest = max((p for p in runs if p.run.width <= CALIBRATION_WIDTH), key=lambda p: p.run.width, default=runs[0])
+    note = precision_note(widest.run, dataset, partial(cost, widest.method)) if machine.device == "cpu" else ""
+    return Plan(experiment, budget, tuple(runs), machine, row_bytes, explain(experiment, cells, climber), note)
 
 
 def _counting(experiment: Experiment, method: Method, budget: int, dataset: TokenizedData) -> Callable[[Size], RunCost]:
