@@ -1,14 +1,20 @@
-"""The cells of a comparison: one run to plan each, and the run that it becomes on a data set."""
+"""The cells of a comparison: one run to plan each, the run that it becomes on a data set, and what counts it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 
 from bench.config.experiment import Experiment, FlopRule, Method, Recipe, Size
 from bench.config.run import Run
 from bench.data.base import TokenizedData
+from bench.flops.count import num_parameters
+from bench.model import build_meta
+from bench.paradigm import Paradigm
+from bench.plan.cost import RunCost, count_run
 from bench.plan.plugin import plugin_identity
+from bench.plan.sizes_cost import exact_costs
 from bench.registry import load
 
 
@@ -77,3 +83,17 @@ def first_run(experiment: Experiment, method: Method, size: Size, budget: int, d
     recipe, rule = experiment.recipe, experiment.flop_rule
     cell = Cell(method=method, size=size, flops_budget=budget, learning_rate=rate, recipe=recipe, flop_rule=rule)
     return cell_run(cell, dataset)
+
+
+def counting(experiment: Experiment, method: Method, budget: int, dataset: TokenizedData) -> Callable[[Size], RunCost]:
+    """What counts a method at a size, each size once; many sizes by way of a few small ones."""
+
+    def build(size: Size) -> tuple[Run, Paradigm]:
+        recipe, rule = experiment.recipe, experiment.flop_rule
+        run = cell_run(Cell(method=method, size=size, flops_budget=budget, recipe=recipe, flop_rule=rule), dataset)
+        return run, build_meta(run, dataset.space(method.tokenizer), dataset.conditions)
+
+    def count(size: Size) -> RunCost:
+        return count_run(*build(size), dataset.conditions)
+
+    return cache(count) if experiment.ladder is None else exact_costs(count, lambda size: num_parameters(build(size)[1]))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -14,17 +14,14 @@ import torch
 from bench.config.experiment import Experiment, Method, Size
 from bench.config.run import Run
 from bench.data.base import TokenizedData
-from bench.flops.count import num_parameters
 from bench.model import build_meta
-from bench.paradigm import Paradigm
 from bench.plan.calibrate import CALIBRATION_WIDTH, measure_speed, precision_note
-from bench.plan.cells import Cell, cell_run, grid_cells
+from bench.plan.cells import cell_run, counting, grid_cells
 from bench.plan.choices import Choice, explain
 from bench.plan.company import kept_speed
-from bench.plan.cost import RunCost, check_sampler, count_run
+from bench.plan.cost import RunCost, check_sampler
 from bench.plan.ladder import Climber, rounded_down
 from bench.plan.machine import Machine, check_memory, device_memory, share_devices, this_machine, worker_bytes
-from bench.plan.sizes_cost import exact_costs
 from bench.processor import keep_memory
 from bench.progress import format_hours
 from bench.randomness import micro_batches
@@ -220,7 +217,7 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     torch.set_num_threads(machine.num_threads)
     keep_memory()
     kept = kept_speed(machine.num_workers) if machine.device == "cpu" else 1.0
-    counts = {method.name: _counting(experiment, method, budget, dataset) for method in experiment.methods}
+    counts = {method.name: counting(experiment, method, budget, dataset) for method in experiment.methods}
 
     def cost(method: Method, size: Size) -> RunCost:
         return counts[method.name](size)
@@ -263,20 +260,6 @@ def make_plan(experiment: Experiment, budget: int, dataset: TokenizedData, machi
     widest = max((p for p in runs if p.run.width <= CALIBRATION_WIDTH), key=lambda p: p.run.width, default=runs[0])
     note = precision_note(widest.run, dataset, partial(cost, widest.method)) if machine.device == "cpu" else ""
     return Plan(experiment, budget, tuple(runs), machine, row_bytes, explain(experiment, cells, climber), note)
-
-
-def _counting(experiment: Experiment, method: Method, budget: int, dataset: TokenizedData) -> Callable[[Size], RunCost]:
-    """What counts a method at a size, each size once; many sizes by way of a few small ones."""
-
-    def build(size: Size) -> tuple[Run, Paradigm]:
-        recipe, rule = experiment.recipe, experiment.flop_rule
-        run = cell_run(Cell(method=method, size=size, flops_budget=budget, recipe=recipe, flop_rule=rule), dataset)
-        return run, build_meta(run, dataset.space(method.tokenizer), dataset.conditions)
-
-    def count(size: Size) -> RunCost:
-        return count_run(*build(size), dataset.conditions)
-
-    return cache(count) if experiment.ladder is None else exact_costs(count, lambda size: num_parameters(build(size)[1]))
 
 
 def _check_division(methods: tuple[Method, ...]) -> None:
