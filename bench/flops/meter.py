@@ -47,8 +47,7 @@ def explained(products: tuple[int, ...]) -> int:
 
 
 def given(parameters: Iterable[Tensor], x: Tensor, how: Hooks) -> tuple[Any, ...]:
-    """What the products of a block with these parameters (...) follow from, given x (B, T, D): shapes, who needs gradients, and how it
-    attends."""
+    """What the products of a block with these parameters (...) follow from, given x (B, T, D): shapes, gradients, attention."""
     hooks = ((each.shape, each.requires_grad) if isinstance(each, Tensor) else each for each in how)
     return (x.shape, x.requires_grad, torch.is_grad_enabled(), *hooks, *(p.requires_grad for p in parameters))
 
