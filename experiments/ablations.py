@@ -3,8 +3,8 @@
 Trained anew: three widths of the diffusion MLP, half, equal and twice the backbone's, and masked-token prediction. On the trained
 models, by settings of the sampler: autoregressive steps, temperature, and steps and kind of the head's sampler, one at a time
 around one base setting; of masked-token prediction every combination of steps, temperature and order, by confidence or random.
-Every setting is a validation row of the table. Size and recipe are those of `newer.py`, and so are the rates of MAR with a head as
-wide as the backbone and of masked-token prediction.
+Every setting is a validation row of the table. Size and recipe are those of `newer.py`, and so are the rates of MAR with a head
+as wide as the backbone and of masked-token prediction.
 """
 
 import runpy
