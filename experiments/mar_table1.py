@@ -1,77 +1,66 @@
-"""Table 1 of the MAR paper (Li et al. 2024) on the shapes: order x attention x tokens per step x loss, at equal FLOPs.
+"""Table 1 of the MAR paper (Li et al. 2024) on the sprites: order x attention x tokens per step x loss, at equal FLOPs.
 
 All eight cells, and two more heads on the default cell: the squared error, which the paper names as the naive baseline, and a
 Gaussian mixture (GIVT). Codes and latents come from twin autoencoders on one grid. The paper's rows differ in tokenizer and
-schedule too; here they do not. Learning rates: experiments/mar_table1_learning_rates.py.
+schedule too; here they do not. Size, recipe and evaluation are those of `newer.py`, and so are the rates of methods that train
+as one of `newer.py` or `loss_and_tokenizer.py` does. One token per step and several are one trained network, sampled in 16 steps
+and in 8. Each method is tried at the same twelve pairs of temperature and guidance.
 """
 
 import runpy
 from dataclasses import replace
 from pathlib import Path
 
-from bench.config import Experiment, Json, Method, Recipe, Setting, Size, grid
+from bench.config import Json, Method, grid
 
-DEFAULT = runpy.run_path(str(Path(__file__).parent / "shapes.py"))
+HERE = Path(__file__).parent
+NEWER = runpy.run_path(str(HERE / "newer.py"))
+LOSSES = runpy.run_path(str(HERE / "loss_and_tokenizer.py"))
+MAR_SAMPLER = runpy.run_path(str(HERE / "shapes.py"))["MAR_SAMPLER"]
+FOUND = {method.name: method for method in LOSSES["METHODS"]}
 NUM_TOKENS = 16
-SIZE = Size(width=64, depth=4, num_heads=2)
-RECIPE = Recipe(batch_size=32, precision="fp32")
-DIFFUSION_HEAD = {name: value for name, value in DEFAULT["MAR_OPTIONS"]["head_options"].items() if name != "relative_width"}
-DIFFUSION_HEAD["width"] = SIZE.width
-MAR_SAMPLER = DEFAULT["MAR_SAMPLER"]
+TEMPERATURES, GUIDANCE = (1.2, 1.0, 0.8, 0.6), (1.0, 1.5, 2.5)
+RATES = {
+    "random-causal-one-cross-entropy": 4e-3,
+    "random-causal-one-diffusion": 4e-3,
+    "random-bidirectional-several-squared-error": 4e-3,
+    "random-bidirectional-several-mixture": 4e-3,
+}
+"""Lowest validation loss of six rates at 3e11 FLOPs (results/mar-table1-learning-rates), of what no other search has tried."""
 
 
-def settings(steps: int | None, **options: Json) -> tuple[Setting, ...]:
-    """Nine pairs of temperature and guidance."""
-    return grid(steps=(steps,), temperature=(1.0, 0.6, 0.3), guidance=(1.0, 1.5, 2.5), options=(options,))
-
-
-def cross_entropy(label: str, paradigm: str, rate: float, steps: int | None, **options: object) -> Method:
-    """A variant that reads codes."""
-    return Method(
-        label=f"{label}-cross-entropy",
-        paradigm=paradigm,
-        tokenizer="autoencoder-fsq",
-        learning_rates=(rate,),
+def cell(label: str, like: str, steps: int | None = None, **options: Json) -> Method:
+    """A row of the table: a method of `loss_and_tokenizer.py` with other options, or with other steps of its sampler."""
+    method = FOUND[like]
+    options = {**method.options, **options} if "head" not in options else options
+    sampler = MAR_SAMPLER if "head_options" in options else {}
+    return replace(
+        method,
+        label=label,
+        learning_rates=(RATES[label],) if label in RATES else method.learning_rates,
         options=options,
-        settings=settings(steps),
+        settings=grid(steps=(steps,), temperature=TEMPERATURES, guidance=GUIDANCE, options=(sampler,)),
     )
 
 
-def continuous(label: str, paradigm: str, rate: float, steps: int | None, head: str = "diffusion", **options: object) -> Method:
-    """A variant that reads latents."""
-    head_options, sampler = (DIFFUSION_HEAD, MAR_SAMPLER) if head == "diffusion" else ({}, {})
-    return Method(
-        label=f"{label}-{head}",
-        paradigm=paradigm,
-        tokenizer="autoencoder-kl",
-        learning_rates=(rate,),
-        options={"head": head, "head_options": head_options, **options},
-        settings=settings(steps, **sampler),
-    )
-
-
+ONE, SEVERAL = NUM_TOKENS, NUM_TOKENS // 2
 METHODS = (
-    cross_entropy("raster-causal-one", "next-token", 2.5e-3, None),
-    continuous("raster-causal-one", "next-token-continuous", 6e-3, None),
-    cross_entropy("random-causal-one", "next-token", 2.5e-3, None, order="random"),
-    continuous("random-causal-one", "next-token-continuous", 2.5e-3, None, order="random"),
-    cross_entropy("random-bidirectional-one", "mar-discrete", 2.5e-3, NUM_TOKENS),
-    continuous("random-bidirectional-one", "mar", 2.5e-3, NUM_TOKENS),
-    cross_entropy("random-bidirectional-several", "mar-discrete", 1e-3, NUM_TOKENS // 2),
-    continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2),
-    continuous("random-bidirectional-several", "mar", 6e-3, NUM_TOKENS // 2, head="squared-error"),
-    continuous("random-bidirectional-several", "mar", 2.5e-3, NUM_TOKENS // 2, head="mixture"),
+    cell("raster-causal-one-cross-entropy", "next-token"),
+    cell("raster-causal-one-diffusion", "next-token-diffusion-loss"),
+    cell("random-causal-one-cross-entropy", "next-token", order="random"),
+    cell("random-causal-one-diffusion", "next-token-diffusion-loss", order="random"),
+    cell("random-bidirectional-one-cross-entropy", "mar-cross-entropy", ONE),
+    cell("random-bidirectional-one-diffusion", "mar", ONE),
+    cell("random-bidirectional-several-cross-entropy", "mar-cross-entropy", SEVERAL),
+    cell("random-bidirectional-several-diffusion", "mar", SEVERAL),
+    cell("random-bidirectional-several-squared-error", "mar", SEVERAL, head="squared-error"),
+    cell("random-bidirectional-several-mixture", "mar", SEVERAL, head="mixture"),
 )
-
-EXPERIMENT = Experiment(
+EXPERIMENT = replace(
+    NEWER["EXPERIMENT"],
     name="mar-table1",
-    flop_rule="meta-v1",
-    data="shapes32",
     methods=METHODS,
-    sizes=(SIZE,),
-    budget=8e11,
+    budget=3e11,
     rungs=(1.0,),
     num_seeds=((3,),),
-    recipe=RECIPE,
-    evaluation=replace(DEFAULT["EVALUATION"], share=None),
 )

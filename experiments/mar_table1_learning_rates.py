@@ -1,7 +1,10 @@
-"""The learning-rate search behind experiments/mar_table1.py: the same five rates for each variant, on validation captions."""
+"""The search behind experiments/mar_table1.py, for the methods that no other search has tried: the trials of `newer.py`."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
-VARIANTS = runpy.run_path(str(Path(__file__).parent / "mar_table1.py"))["EXPERIMENT"]
-EXPERIMENT = VARIANTS.learning_rate_search(rates=(4e-4, 1e-3, 2.5e-3, 6e-3, 1.5e-2), budget=4e11, num_validation=170)
+TABLE = runpy.run_path(str(Path(__file__).with_name("mar_table1.py")))
+TRIALS = runpy.run_path(str(Path(__file__).with_name("newer_learning_rates.py")))["TRIALS"]
+METHODS = tuple(method for method in TABLE["METHODS"] if method.name in TABLE["RATES"])
+EXPERIMENT = replace(TABLE["EXPERIMENT"], methods=METHODS).learning_rate_search(**TRIALS)
