@@ -1,11 +1,12 @@
 """Fronts of inference: what quality each number of FLOPs per image buys, over sizes, sampler settings and the best of n samples.
 
 A strategy is a size, a setting, and how many samples are drawn for each image that is kept. Strategies are chosen on validation
-captions: those that no other one of the method beats in both cost and quality, by the means over seeds. What is reported of them is
-measured on test captions.
+captions: those that no other one of the method beats in both cost and quality, by the means over seeds. What is reported of
+them is measured on test captions.
 
-A table of strategies has one row per run, strategy and split: the columns of STRATEGY and GROUP (bench/results/strategies.py), `run_id`, `seed`, `split`, `flops` (per
-image that is kept), `num_samples`, and `fid` and `prompt_accuracy` with their standard errors.
+A table of strategies has one row per run, strategy and split: the columns of STRATEGY and GROUP (bench/results/strategies.py),
+`run_id`, `seed`, `split`, `flops` (per image that is kept), `num_samples`, and `fid` and `prompt_accuracy` with their standard
+errors.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ class Front:
         return next((point for point in reversed(self.points) if point.cost <= flops), None)
 
     def gain(self) -> tuple[float, Interval | None] | None:
-        """What ten times the FLOPs per image buy, as the metric's effect (a ratio of distances, a ratio of odds), with its interval
-        over seeds where there are several: the slope of the least-squares line through all points on test captions, on the metric's
-        scale against log10 FLOPs. None for fewer than two points that were measured."""
+        """What ten times the FLOPs per image buy, as the metric's effect (a ratio of distances, a ratio of odds), with its
+        interval over seeds where there are several: the slope of the least-squares line through all points on test captions, on
+        the metric's scale against log10 FLOPs. None for fewer than two points that were measured."""
         rows = pd.concat([point.test.assign(place=math.log10(point.cost)) for point in self.points])
         slopes = []
         for _, seed in rows.groupby("seed"):

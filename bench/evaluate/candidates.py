@@ -2,8 +2,8 @@
 
 Letters: S sets, K samples of a caption, n captions, d feature channels.
 
-The verifier knows what was asked, so that its choice is the most that choosing can reach; a user has no such judge. The CLIP is the
-network whose features FID compares, so that FID flatters its choice.
+The verifier knows what was asked, so that its choice is the most that choosing can reach; a user has no such judge. The CLIP is
+the network whose features FID compares, so that FID flatters its choice.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from bench.evaluate.sampler import Sampler
 from bench.evaluate.world_judge import WorldJudge
 from bench.results.strategies import CLIP, KEEPERS, NO_CHOICE, VERIFIER
 
-
 MOST_COUNTED = 64
 """Steps up to which a sampler's FLOPs are counted step by step: a step takes the counter up to .1 s."""
 
 
 def counted_costs(evaluator: Evaluator, sampler: Sampler, setting: Setting) -> dict[str, float]:
-    """`flops_per_sample` and `flops_per_decode` of a setting. Above MOST_COUNTED steps, of the sampler or of a head's, a sampler's
-    cost is read off the line through two counts, since each step runs the same products."""
+    """`flops_per_sample` and `flops_per_decode` of a setting. Above MOST_COUNTED steps, of the sampler or of a head, the first
+    is read off the line through two counts, since each step runs the same products."""
 
     def steps_of(changed: Setting) -> tuple[int, ...]:
         head = changed.options.get("head_options")
@@ -90,6 +89,7 @@ def strategy_rows(
         "split": split,
         "num_samples": num,
         "sample_seed": judge.sample_seed(split),
+        "device": sampler.device,
         **costs,
     }
     rows = [
@@ -138,8 +138,8 @@ def kept(seen: Seen, keeper: str, number: int) -> np.ndarray:
 
 
 def scores(judge: WorldJudge[Any], seen: Seen, keeper: str, number: int, split: str) -> dict[str, Any]:
-    """Prompt accuracy by the exact verifier and FID of what is kept, as means over the sets that the samples make: each FID is one of
-    n images, so that it is biased alike for every number of samples.
+    """Prompt accuracy by the exact verifier and FID of what is kept, as means over the sets that the samples make: each FID is
+    one of n images, so that it is biased alike for every number of samples.
 
     The error of an accuracy is clustered by caption; that of FID is the jackknife's at one set.
     """

@@ -35,9 +35,9 @@ def quality_against_inference(table: pd.DataFrame, budget: float, keeper: str) -
     return Chart(
         name=f"quality-against-inference-flops-{keeper}-{format_number(budget)}",
         title="Quality against inference compute",
-        caption=f"After {format_number(budget)} training FLOPs; sizes, steps, guidance and temperature that no other strategy of the "
-        "method beats on validation captions, drawn on test captions and labeled by steps. Hollow and dashed: also the best of n "
-        f"samples by {WHO[keeper]}, labeled by n. " + ("Bars are 95 % t intervals over seeds." if several else "One seed."),
+        caption=f"After {format_number(budget)} training FLOPs; sizes, steps, guidance and temperature that no other strategy of "
+        "the method beats on validation captions, drawn on test captions and labeled by steps. Hollow and dashed: also the best "
+        f"of n samples by {WHO[keeper]}, labeled by n. " + ("Bars are 95 % t intervals over seeds." if several else "One seed."),
         draw=partial(_draw, mine, keeper),
         missing="" if len(tested) else "no strategy was measured on test captions",
     )
@@ -81,7 +81,7 @@ def _line(axes: Axes, front: Front, methods: list[str], *, chooses: bool) -> Non
     style: dict[str, Any] = {"color": drawn.color, "lw": 1.2}
     name = f"{front.method}: best of n" if chooses else front.method
     axes.plot(x, y, ls="--" if chooses else "-", alpha=0.7 if chooses else 1.0, gid=f"{name}: line", **style)
-    fill = {"mfc": "none"} if chooses else {}
+    fill: dict[str, Any] = {"mfc": "none"} if chooses else {}
     label = None if chooses else front.method
     axes.plot(
         x[marked], y[marked], ls="", ms=5, marker=drawn.marker, color=drawn.color, label=label, gid=f"{name}: points", **fill

@@ -6,7 +6,7 @@ GROUP = ["method", "flops_budget"]
 """Columns that a front belongs to."""
 SETTING = ["sampler_steps", "guidance", "temperature", "sampler_options"]
 STRATEGY = ["width", "depth", *SETTING, "keeper", "candidates"]
-NO_CHOICE = "none"
+NO_CHOICE = "nobody"
 """The keeper of a strategy that draws one sample and keeps it."""
 VERIFIER, CLIP = "verifier", "clip"
 KEEPERS = (VERIFIER, CLIP)

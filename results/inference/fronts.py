@@ -2,11 +2,11 @@
 
     python results/inference/fronts.py results/inference [--most 1.2e8] [--workers 2]
 
-Every run of the folder that is trained is sampled at every setting of SETTINGS on the validation captions, and the strategies that
-no other one of the method beats on the test captions (bench/analysis/fronts.py); as many of each as the folder's evaluation says.
-Where n samples cost more than `--most` FLOPs no best of n is drawn. Rows go to fronts.csv in that folder as they are made, and none is made twice; from
-them gains.csv (what a factor of ten buys), leaders.csv (who is best at each cost) and the figures are made. When the weights are
-gone these are made from the rows alone.
+Every run of the folder that is trained is sampled at every setting of SETTINGS on the validation captions; the strategies that no
+other one of the method beats there are sampled on the test captions (bench/analysis/fronts.py). The folder's evaluation says how
+many captions there are. Where n samples cost more than `--most` FLOPs no best of n is drawn. Rows go to fronts.csv in that folder
+as they are made, and none is made twice; from them come gains.csv (what a factor of ten buys), leaders.csv (who is best at each
+cost) and the figures, also when the weights are gone.
 """
 
 from __future__ import annotations
