@@ -43,8 +43,8 @@ class Point:
     """Its rows on test captions, one per seed; empty before they are measured."""
 
     def value(self, metric: Metric) -> float:
-        """The metric on test captions: mean over seeds on its scale of comparison; NaN before it is measured."""
-        return metric.unscaled(metric.sample(self.test).mean) if len(self.test) else math.nan
+        """The metric on test captions, mean over seeds; NaN before it is measured."""
+        return float(self.test[metric.column].mean())
 
     def interval(self, metric: Metric) -> Interval | None:
         """Its 95 % t interval over seeds; None for fewer than two."""

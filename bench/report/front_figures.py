@@ -44,7 +44,7 @@ def quality_against_inference(table: pd.DataFrame, budget: float, keeper: str) -
 
 
 def _draw(table: pd.DataFrame, keeper: str) -> Figure:
-    figure = new_figure(11.0, 4.6, protocol_line(table[table["split"] == "test"]))
+    figure = new_figure(12.6, 4.6, protocol_line(table[table["split"] == "test"]))
     every = list(figure.subplots(1, len(MEASURED)))
     for axes, name in zip(every, MEASURED, strict=True):
         axes.set_xscale("log")
@@ -64,7 +64,7 @@ def _draw(table: pd.DataFrame, keeper: str) -> Figure:
             log_y=not metric.higher_is_better,
         )
     every[-1].plot([], [], ls="--", color="#777777", label=f"best of n by {WHO[keeper]}")
-    every[-1].legend(frameon=False, fontsize=8)
+    every[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
