@@ -10,6 +10,7 @@ blind to relations. Its score is a second opinion; the verifier is the measure o
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from bench.data.shapes_world import RELATIONS, ShapesWorld
+from bench.flops.sampling import count_call
 
 PIXEL_MEAN, PIXEL_STD = 0.7, 0.3
 """Of the renders, all channels alike (measured on shapes32)."""
@@ -71,6 +73,14 @@ class ShapesCLIP(nn.Module):
         ids.scatter_(1, length + 1, end)  # the end token is the largest id, where CLIP pools
         pooled = self.model.text_model(input_ids=ids).pooler_output
         return nn.functional.normalize(self.model.text_projection(pooled), dim=1)
+
+    def flops(self) -> tuple[int, int]:
+        """FLOPs of embedding one image and of embedding one caption, by torch's counter on meta tensors."""
+        resolution, _, num_words, *_ = self.sizes
+        there = deepcopy(self).to("meta")
+        image = torch.empty(1, 3, resolution, resolution, dtype=torch.uint8, device="meta")
+        caption = torch.zeros(1, num_words, dtype=torch.long, device="meta")
+        return count_call(lambda: there.encode_images(image)), count_call(lambda: there.encode_captions(caption))
 
     def save(self, path: Path) -> None:
         """Write weights with what rebuilds the model in the file's metadata (safetensors)."""

@@ -163,6 +163,10 @@ class WorldJudge(Judge, Generic[Captions]):
             row["num_reference"] = len(self._validation_features)
         return row
 
+    def reference_of(self, split: str) -> fidelity.Gaussian:
+        """What FIDs of images of "validation" or "test" captions compare with."""
+        return fidelity.Gaussian.of(self._validation_features) if split == "validation" else self.reference.gaussian
+
     def verdicts(self, captions: Captions) -> Look:
         """What is kept of the verdicts on images of captions (n,): `exact` and `attributes`, their mean, and each attribute."""
 

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.comparison import Analysis
+from bench.analysis.fronts import pareto
 from bench.analysis.metrics import FITTED, METRICS
 from bench.analysis.standing import BESIDE, SPEEDS, with_speed
 from bench.analysis.tuning import SETTING, setting_text, tried_rows
 from bench.progress import format_number
-from bench.report.sampling_figures import pareto
 from bench.report.scaling_figures import autoencoder_limits
 from bench.report.style import COLORS, MARKERS, look, setting_of, shown_values, uses_log_scale
 from bench.results.columns import ALL_COLUMNS

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.analysis.comparison import Analysis
-from bench.analysis.laws import Array
+from bench.analysis.fronts import pareto
 from bench.analysis.metrics import METRICS
 from bench.analysis.standing import SPEEDS, with_speed
 from bench.analysis.tuning import SETTING, setting_text, tried_rows
@@ -84,17 +84,6 @@ def _draw_flops(analysis: Analysis, name: str) -> Figure:
     )
     add_legend(axes)
     return figure
-
-
-def pareto(cost: Array, quality: Array, *, higher_is_better: bool) -> list[int]:
-    """Indices, by ascending cost, of the points (n,) that no other beats on both axes."""
-    x, y = cost, -quality if higher_is_better else quality
-    front = [
-        i
-        for i in range(len(x))
-        if not any((x[j] <= x[i]) & (y[j] <= y[i]) & ((x[j] < x[i]) | (y[j] < y[i])) for j in range(len(x)))
-    ]
-    return sorted(front, key=lambda i: float(cost[i]))
 
 
 def quality_against_speed(analysis: Analysis, name: str) -> Chart:

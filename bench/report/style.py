@@ -184,7 +184,7 @@ def protocol_line(rows: pd.DataFrame) -> str:
     """Under a figure: N, reference and network, seeds, device, number format and protocol, as far as the rows name them."""
 
     def values(name: str) -> str:
-        found = rows[name].dropna().unique()
+        found = rows[name].dropna().unique() if name in rows else ()
         return ", ".join(
             sorted({format_number(float(v)) if isinstance(v, int | float | np.integer | np.floating) else str(v) for v in found})
         )
