@@ -154,6 +154,21 @@ def test_runs_that_are_not_reported_do_not_choose() -> None:
     assert found["width"].tolist() == analyse(frame).best_sizes("fid")["width"].tolist()
 
 
+def test_a_lucky_run_of_a_size_with_one_seed_bends_no_law() -> None:
+    """At the top budget one size has a single run, far too good: the fit keeps to the sizes with three seeds, and says so."""
+    frame = synthetic.table(synthetic.BUDGETS, raw=False)
+    top = frame["flops_budget"] == frame["flops_budget"].max()
+    thin = top & (frame["width"] == 64)
+    lucky = frame[~(thin & (frame["seed"] > 0))].copy()
+    lucky.loc[thin & (frame["seed"] == 0), ["fid", "fid_se"]] /= 3
+    plain, found = (analyse(each, num_draws=60) for each in (frame[~thin], lucky))
+    for method, fit in found.fits("fid").items():
+        assert fit.exponent.value == pytest.approx(plain.fits("fid")[method].exponent.value, rel=1e-6)
+        assert fit.set_aside == "the fit takes the best of the sizes with 3 seeds where one with fewer looks better: 3.16e19"
+        assert plain.fits("fid")[method].set_aside == ""
+    assert set(found.best_runs("fid")[lambda rows: rows["flops_budget"] == frame["flops_budget"].max()]["width"]) == {64}
+
+
 def test_losses_choose_sizes_and_never_compare() -> None:
     """N*(C) by the validation loss is that of the known law, and no crossing of two methods' losses is looked for."""
     found = analyse(synthetic.table(synthetic.BUDGETS), num_draws=60)

@@ -21,10 +21,11 @@ from bench.analysis.isoflop import IsoFlop, OptimalPath, isoflop_minimum, optima
 from bench.analysis.laws import Array
 from bench.analysis.metrics import JUDGES, METRICS, SIZE, Metric, best_per_budget, criterion, judge_text, methods_of
 from bench.analysis.rates import at_best_rates
-from bench.analysis.scaling import ScalingFit, fit_scaling, lacking
+from bench.analysis.scaling import MIN_SEEDS, ScalingFit, fit_scaling, lacking
 from bench.analysis.surfaces import SurfaceFit, fit_surface
 from bench.analysis.traits import Traits, method_traits, traits
 from bench.analysis.welch import Sample, difference, mean_interval
+from bench.progress import format_number
 from bench.results.table import finished_rows, loss_rows
 
 T = TypeVar("T")
@@ -95,18 +96,31 @@ class Analysis:
         """The size of each method at each budget that is best on validation rows, with what its test rows say: see
         `best_per_budget`."""
 
-        def find() -> pd.DataFrame:
-            rows, tried = self.rows(name), self.validation
-            if not METRICS[name].of_images:  # measured on validation images already
-                return best_per_budget(rows, METRICS[name])
-            return best_per_budget(rows, METRICS[name], tried[tried["run_id"].isin(rows["run_id"])])  # not of beaten rates
+        return self._keep(("best sizes", name), lambda: self._best_of(self.rows(name), name))
 
-        return self._keep(("best sizes", name), find)
+    def _best_of(self, rows: pd.DataFrame, name: str) -> pd.DataFrame:
+        """The best sizes among those of some rows."""
+        if not METRICS[name].of_images:  # measured on validation images already
+            return best_per_budget(rows, METRICS[name])
+        tried = self.validation
+        return best_per_budget(rows, METRICS[name], tried[tried["run_id"].isin(rows["run_id"])])  # not of beaten rates
 
     def best_runs(self, name: str) -> pd.DataFrame:
         """The runs of each method's best size at each budget, all seeds."""
         keys = ["method", "flops_budget", *SIZE]
         return self._keep(("best runs", name), lambda: self.rows(name).merge(self.best_sizes(name)[keys], on=keys))
+
+    def fitted_runs(self, name: str) -> pd.DataFrame:
+        """The runs that laws are fitted to: like `best_runs`, but a size with fewer than MIN_SEEDS seeds stands for a method only
+        where it has none with as many, since the best of several single runs is better than its size."""
+
+        def find() -> pd.DataFrame:
+            rows, keys = self.rows(name), ["method", "flops_budget", *SIZE]
+            enough = rows.groupby(keys)["seed"].transform("nunique") >= MIN_SEEDS
+            kept = rows[enough | ~enough.groupby([rows["method"], rows["flops_budget"]]).transform("any")]
+            return kept.merge(self._best_of(kept, name)[keys], on=keys)
+
+        return self._keep(("fitted runs", name), find)
 
     def samples(self, name: str, budget: float) -> dict[str, Sample]:
         """Per method its best size's values at a budget, one per seed, on the metric's scale of comparison."""
@@ -135,9 +149,20 @@ class Analysis:
         def fit(mine: pd.DataFrame, method: str) -> ScalingFit:
             compute, seeds = mine["flops_budget"].to_numpy(float), mine["seed"].to_numpy(float)
             floor = metric.floor(mine)
-            return fit_scaling(method, compute, metric.shortfall(mine), seeds, floor=floor, num_draws=self.num_draws)
+            found = fit_scaling(method, compute, metric.shortfall(mine), seeds, floor=floor, num_draws=self.num_draws)
+            passed = self._passed_over(name, mine) if found.law is not None else ""
+            return replace(found, set_aside="; ".join(said for said in (found.set_aside, passed) if said))
 
-        return self._keep(("fits", name), lambda: self._by_method(self.best_runs(name), fit))
+        return self._keep(("fits", name), lambda: self._by_method(self.fitted_runs(name), fit))
+
+    def _passed_over(self, name: str, mine: pd.DataFrame) -> str:
+        """At which budgets a method's fit takes another size than looks best, as a sentence; empty for none."""
+        keys = ["method", "flops_budget", *SIZE]
+        both = mine[keys].drop_duplicates().merge(self.best_sizes(name)[keys], on=keys, how="left", indicator=True)
+        budgets = ", ".join(format_number(budget) for budget in both[both["_merge"] == "left_only"]["flops_budget"])
+        if not budgets:
+            return ""
+        return f"the fit takes the best of the sizes with {MIN_SEEDS} seeds where one with fewer looks better: {budgets}"
 
     def surfaces(self, name: str) -> dict[str, SurfaceFit]:
         """A fit over parameters and images of all runs, or what is missing for it, of each method."""

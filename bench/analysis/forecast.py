@@ -64,7 +64,7 @@ def make_forecast(analysis: Analysis, budget: float) -> dict[str, Any]:
             if not path.missing:
                 best = path.at(budget)
                 sizes.append({"method": method, "metric": name, "num_params": best.value, "low": best.low, "high": best.high})
-        rows[name] = sorted(str(run) for run in analysis.best_runs(name)["run_id"])
+        rows[name] = sorted(str(run) for run in analysis.fitted_runs(name)["run_id"])
     if not predictions:
         raise ValueError(f"nothing to forecast from: {lacking[0] if lacking else 'no finished run'}")
     used = analysis.frame[analysis.frame["run_id"].isin({run for runs in rows.values() for run in runs})]["flops_budget"]

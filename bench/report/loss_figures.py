@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.analysis.comparison import Analysis
 from bench.analysis.metrics import METRICS
+from bench.analysis.scaling import ScalingFit
 from bench.report.style import Chart, finish_axes, look, loss_label, panels, protocol_line, setting_of, uses_log_scale
 
 NAME = "validation_loss"
@@ -21,7 +23,7 @@ def loss_against_training(analysis: Analysis) -> Chart:
     said += f"mean over seeds of the best size at each budget, {setting_of(METRICS[NAME], rows)}."
     if any(fit.law is not None for fit in analysis.fits(NAME).values()):
         said += " Curves: the fitted law with its 95 % band"
-        carried = any(fit.set_aside for fit in analysis.fits(NAME).values())
+        carried = any(_is_carried(fit, rows[rows["method"] == method]) for method, fit in analysis.fits(NAME).items())
         said += ", carried on as thin dots through budgets with too few seeds for the fit." if carried else "."
     return Chart(
         name="validation-loss-against-training-flops",
@@ -30,6 +32,11 @@ def loss_against_training(analysis: Analysis) -> Chart:
         draw=partial(_draw, analysis),
         missing="one budget has no curve" if rows["flops_budget"].nunique() < 2 else "",
     )
+
+
+def _is_carried(fit: ScalingFit, rows: pd.DataFrame) -> bool:
+    """Whether a method has a law that leaves out some budgets of its rows."""
+    return fit.law is not None and len(np.unique(fit.compute)) < rows["flops_budget"].nunique()
 
 
 def _draw(analysis: Analysis) -> Figure:
@@ -58,7 +65,7 @@ def _draw(analysis: Analysis) -> Figure:
             low, _, high = fit.band(compute)
             axes.plot(compute, fit.law(compute), gid=f"{method}: law", color=drawn.color, ls=drawn.line, lw=1.4)
             axes.fill_between(compute, low, high, color=drawn.color, alpha=0.15, lw=0)
-            if fit.set_aside:
+            if _is_carried(fit, mine):
                 every_budget = np.geomspace(mine["flops_budget"].min(), mine["flops_budget"].max(), 60)
                 axes.plot(
                     every_budget, fit.law(every_budget), gid=f"{method}: carried on", color=drawn.color, ls=(0, (1, 3)), lw=1
