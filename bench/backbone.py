@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.key_value_cache import KeyValueCache, activated
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
@@ -57,53 +59,6 @@ def linear(num_inputs: int, num_outputs: int, *, std: float | None = None) -> nn
 def table(num_rows: int, width: int) -> nn.Parameter:
     """A learned (num_rows, width) table, N(0, 0.02): position, mask-token and null embeddings."""
     return nn.Parameter(torch.randn(num_rows, width) * 0.02)
-
-
-class KeyValueCache:
-    """Keys and values of the positions seen so far, allocated once, at the first use, for `max_length` positions; and what the
-    blocks make of a vector, as long as it is the same tensor."""
-
-    def __init__(self, depth: int, max_length: int) -> None:
-        self.depth, self.max_length = depth, max_length
-        self.length = 0
-        self.place: Tensor | None = None
-        """(1,) int64 on the device: where the next single position goes. With it shapes stay the same from one position to the
-        next, which a graph of kernels needs; attention then runs over `max_length` places and hides those behind it."""
-        self._store: Tensor | None = None  # (2, L, B, H, max_length, E)
-        self._vector, self._activated = torch.empty(0), torch.empty(0)
-        self._modulations: dict[nn.Module, Tensor] = {}
-
-    def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, T, E) after `length` for one block and return all of its keys and values so far; or put (B, H, 1, E) at
-        `place` and return those of all places."""
-        if self._store is None:
-            batch, num_heads, _, width = keys.shape
-            self._store = keys.new_zeros(2, self.depth, batch, num_heads, self.max_length, width)
-        if self.place is not None:
-            self._store[0, block].index_copy_(2, self.place, keys)
-            self._store[1, block].index_copy_(2, self.place, values)
-            return self._store[0, block], self._store[1, block]
-        end = self.length + keys.shape[2]
-        self._store[0, block, :, :, self.length : end] = keys
-        self._store[1, block, :, :, self.length : end] = values
-        return self._store[0, block, :, :, :end], self._store[1, block, :, :, :end]
-
-    def activated(self, vector: Tensor) -> Tensor:
-        """SiLU of a vector (B, D) or (B, K, D), as (B, 1, D) or (B, K, D); what layers made of another tensor is forgotten."""
-        if self._vector is not vector:
-            self._vector, self._activated, self._modulations = vector, _activated(vector), {}
-        return self._activated
-
-    def modulation(self, layer: nn.Linear) -> Tensor:
-        """What a layer makes of the activated vector, (B, 1, ...) or (B, K, ...), computed once: a quarter of the FLOPs of
-        decoding token by token."""
-        if layer not in self._modulations:
-            self._modulations[layer] = layer(self._activated)
-        return self._modulations[layer]
-
-
-def _activated(vector: Tensor) -> Tensor:
-    return F.silu(vector if vector.ndim == 3 else vector[:, None])
 
 
 class Hooks(NamedTuple):
@@ -158,7 +113,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, how: Hooks, cache: KeyValueCache | None, block: int) -> Tensor:
         """Positions (B, T, D) to (B, T, D), also over the cached ones."""
         batch, length, width = x.shape
-        qkv = self.query_key_value(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        made = self.query_key_value(x) if cache is None else cache.product(self.query_key_value, x)
+        qkv = made.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (B, H, T, E)
         if self.query_scale is not None and self.key_scale is not None:
             query, key = _rms_norm(query, self.query_scale), _rms_norm(key, self.key_scale)
@@ -204,12 +160,19 @@ class Block(nn.Module):
         """The block itself, (B, T, D)."""
         if self.modulation is None:
             x = torch.add(x, self.attention(self.attention_norm(x), how, cache, block), alpha=self.multiplier)
-            return torch.add(x, self.mlp(self.mlp_norm(x)), alpha=self.multiplier)
+            return torch.add(x, self._mlp(self.mlp_norm(x), cache), alpha=self.multiplier)
         shift1, scale1, gate1, shift2, scale2, gate2 = how.modulation(self.modulation, cache).chunk(6, dim=2)
         if self.multiplier != 1:
             gate1, gate2 = self.multiplier * gate1, self.multiplier * gate2
         x = x + gate1 * self.attention(modulate(self.attention_norm(x), shift1, scale1), how, cache, block)
-        return x + gate2 * self.mlp(modulate(self.mlp_norm(x), shift2, scale2))
+        return x + gate2 * self._mlp(modulate(self.mlp_norm(x), shift2, scale2), cache)
+
+    def _mlp(self, x: Tensor, cache: KeyValueCache | None) -> Tensor:
+        if cache is None:
+            return self.mlp(x)
+        first, activation, last = self.mlp
+        assert isinstance(first, nn.Linear)
+        return last(activation(cache.product(first, x)))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -262,7 +225,7 @@ class Backbone(nn.Module):
             (B, T, D).
         """
         if vector is not None:
-            vector = _activated(vector) if cache is None else cache.activated(vector)
+            vector = activated(vector) if cache is None else cache.activated(vector)
         if cache is not None and cache.place is not None:
             mask = (torch.arange(cache.max_length, device=x.device) <= cache.place)[None]
         how = Hooks(vector, groups, causal, mask)

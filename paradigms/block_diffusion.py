@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.backbone import BackboneConfig, KeyValueCache, table
+from bench.backbone import BackboneConfig, table
+from bench.key_value_cache import KeyValueCache
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
 from paradigms.embedding import token_embedding
 from paradigms.heads import CrossEntropy

@@ -19,7 +19,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from bench.backbone import BackboneConfig, KeyValueCache, linear, table
+from bench.backbone import BackboneConfig, linear, table
+from bench.key_value_cache import KeyValueCache
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
 from paradigms.embedding import TimeEmbedding, token_embedding
 from paradigms.gaussian_diffusion import NUM_TRAIN_STEPS

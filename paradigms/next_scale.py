@@ -20,7 +20,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from bench.backbone import BackboneConfig, KeyValueCache, linear, table
+from bench.backbone import BackboneConfig, linear, table
+from bench.key_value_cache import KeyValueCache
 from bench.paradigm import (
     Condition,
     ConditionSpace,

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.backbone import BackboneConfig, KeyValueCache, table
+from bench.backbone import BackboneConfig, table
 from bench.graphs import Replayed, replays
+from bench.key_value_cache import KeyValueCache
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_choice, check_sampling
 from paradigms.embedding import token_embedding
 from paradigms.heads import CrossEntropy, make_head

@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.backbone import BackboneConfig, KeyValueCache, linear, table
+from bench.backbone import BackboneConfig, linear, table
+from bench.key_value_cache import KeyValueCache
 from bench.paradigm import Condition, ConditionSpace, Guidance, Paradigm, TokenSpace, check_sampling
 from paradigms.embedding import token_embedding
 

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from spaces import CODES, CONDITIONS, LATENTS, SCALES
 from torch import Tensor, nn
 
-from bench.backbone import Backbone, BackboneConfig, KeyValueCache, attend
+from bench.backbone import Backbone, BackboneConfig, attend
 from bench.conditioning import Condition, Guidance
 from bench.flops.meter import FlopMeter
 from bench.graphs import replays
+from bench.key_value_cache import KeyValueCache
 from bench.model import compile_on_gpu
 from bench.paradigm import Paradigm
 from bench.registry import load
@@ -140,6 +141,21 @@ def test_a_cache_filled_in_pieces_gives_the_whole_sequence(chunks: list[int]) ->
             done += length
         slow = backbone(x, vector, causal=True)
     torch.testing.assert_close(torch.cat(out, dim=1), slow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("modulation", [True, False])
+def test_transposed_weights_of_large_layers_give_the_whole_sequence(modulation: bool) -> None:
+    config = BackboneConfig(width=384, depth=1, num_heads=6, modulation=modulation)
+    torch.manual_seed(0)
+    backbone, cache = Backbone(config).requires_grad_(False), KeyValueCache(1, 6)
+    x, vector = torch.randn(2, 6, 384), torch.randn(2, 384) if modulation else None
+    with torch.no_grad():
+        out = [backbone(x[:, :2], vector, causal=True, cache=cache)]
+        assert not cache._transposed  # four rows
+        out += [backbone(x[:, index : index + 1], vector, causal=True, cache=cache) for index in range(2, 6)]
+        slow = backbone(x, vector, causal=True)
+    assert len(cache._transposed) == 2
+    torch.testing.assert_close(torch.cat(out, dim=1), slow, rtol=1e-4, atol=1e-4)
 
 
 def test_a_cache_of_fixed_shapes_gives_the_whole_sequence() -> None:

@@ -6,11 +6,12 @@ from spaces import CODES, CONDITIONS, LATENTS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbone import Backbone, BackboneConfig, KeyValueCache
+from bench.backbone import Backbone, BackboneConfig
 from bench.conditioning import ConditionSpace
 from bench.flops.count import UncountedOperatorError, count_forward, num_parameters
 from bench.flops.meter import FlopMeter, LossForward, meta_batch
 from bench.flops.sampling import count_sampling
+from bench.key_value_cache import KeyValueCache
 from bench.paradigm import TokenSpace
 from bench.registry import load
 from paradigms.diffusion import Diffusion

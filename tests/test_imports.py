@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALLOWED_FOR_PARADIGMS = {"bench.paradigm", "bench.backbone", "bench.conditioning", "bench.graphs"}
+ALLOWED_FOR_PARADIGMS = {"bench.paradigm", "bench.backbone", "bench.conditioning", "bench.graphs", "bench.key_value_cache"}
 LONGEST_FILE = 300
 
 NEVER = {
     "config": "flops data tokenizers plan train evaluate results sweep analysis report submission prepare cli speed torch "
-    "paradigm backbone conditioning model",
+    "paradigm backbone key_value_cache conditioning model",
     "flops": "data plan train evaluate results sweep analysis report submission prepare cli speed",
     "tokenizers": "data plan train evaluate results sweep analysis report submission prepare cli speed",
     "data": "plan train evaluate results sweep analysis report submission prepare cli speed",
@@ -100,7 +100,7 @@ def test_the_ground_floor_imports_no_room_but_config() -> None:
 
 def test_nothing_lies_flat_but_entry_contract_and_ground_floor() -> None:
     flat = {path.stem for path in (ROOT / "bench").glob("*.py")}
-    contract = {"paradigm", "backbone", "conditioning", "registry", "testing"}
+    contract = {"paradigm", "backbone", "key_value_cache", "conditioning", "registry", "testing"}
     ground = {"errors", "files", "graphs", "hub", "model", "parametrization", "processor", "progress", "randomness"}
     assert flat <= {"__init__", "__main__"} | contract | ground
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbone import BackboneConfig, KeyValueCache
+from bench.backbone import BackboneConfig
 from bench.conditioning import Condition, ConditionSpace, Guidance
 from bench.config.experiment import Experiment
 from bench.data.base import TokenizedData
 from bench.flops.sampling import count_sampling
+from bench.key_value_cache import KeyValueCache
 from bench.model import build_meta, build_paradigm, compile_on_gpu, device_type
 from bench.paradigm import Paradigm, TokenSpace
 from bench.plan.cells import first_run
