@@ -30,7 +30,7 @@ WIDTHS, DEPTH, BATCH, HEAD_WIDTH = (16, 32, 64, 96), 4, 32, 32
 IMAGES = 1024
 FIRST_STEP, LAST_STEP = 20, 120
 """Between these the harness is compared with the bare loop; the steps before warm it up."""
-ROUNDS = 5
+ROUNDS = 3
 COMPILED_WIDTHS = (16, 64, 96)
 """Each compilation takes half a minute."""
 COMPILED_STEPS = 40
