@@ -82,13 +82,26 @@ def test_kept_modulations_change_no_code_and_save_products() -> None:
 def test_the_harness_is_compared_at_small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WIDTHS": (16,), "ROUNDS": 2, "FIRST_STEP": 20, "LAST_STEP": 40}.items():
         monkeypatch.setattr(small, name, value)
-    monkeypatch.setattr(small, "HARNESS_AT_COMMIT", {("next-token", 16): 1.2})
-    experiment, dataset = load_experiment("shapes").select(["next-token"]), open_data("shapes32")
+    experiment, dataset = load_experiment("shapes").select(["mar"]), open_data("shapes32")
     harness, gain = small.measure_overhead(experiment, dataset)
     assert (harness["size"], harness["goal"], gain["goal"]) == ("16x4", "<= 1.03", ">= 1.6")
     low, high = harness["low"], harness["high"]  # quartiles of two rounds, from which the rounds follow
     shares = 1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low
-    assert gain["value"] == pytest.approx(sum(1.2 / share for share in shares) / 2)
+    assert gain["value"] == pytest.approx(sum(small.HARNESS_AT_COMMIT["mar", 16] / share for share in shares) / 2)
+
+
+@pytest.mark.slow
+def test_a_long_run_is_compared_with_its_loss_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"COMPILED_WIDTHS": (16,), "ROUNDS": 2, "FIRST_STEP": 20, "LAST_STEP": 40, "COMPILED_STEPS": 3}
+    for name, value in settings.items():
+        monkeypatch.setattr(small, name, value)
+    rows = list(small.measure_compiled(load_experiment("shapes").select(["next-token"]), open_data("shapes32")))
+    assert [each["quantity"] for each in rows] == [
+        "step over step with a compiled loss",
+        "until a compiled loss has run",
+        f"long run, steps/s over those at commit {small.COMMIT}",
+    ]
+    assert all(each["value"] > 0 for each in rows)
 
 
 def test_growth_is_measured_and_drawn(tmp_path) -> None:
