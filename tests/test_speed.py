@@ -96,6 +96,8 @@ def test_a_long_run_is_compared_with_its_loss_compiled(monkeypatch: pytest.Monke
     for name, value in settings.items():
         monkeypatch.setattr(small, name, value)
     rows = list(small.measure_compiled(load_experiment("shapes").select(["next-token"]), open_data("shapes32")))
+    if rows[0]["value"] is None:
+        pytest.skip("torch compiles nothing here")
     assert [each["quantity"] for each in rows] == [
         "step over step with a compiled loss",
         "until a compiled loss has run",

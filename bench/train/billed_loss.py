@@ -8,6 +8,7 @@ with a second graph the watch takes over for good. Random draws are those of the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -17,6 +18,7 @@ from bench.conditioning import Condition
 from bench.config.run import Run
 from bench.flops.count import FlopCount
 from bench.flops.meter import FIXED_AFTER, FlopMeter
+from bench.hub import cache_root
 from bench.paradigm import Paradigm
 from bench.randomness import seed_draws, step_seed
 
@@ -46,6 +48,8 @@ class BilledLoss:
         if self._bill is None:
             meter.attach(paradigm)
             return
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))  # kept from one sweep to the next
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # every core has its worker
         torch.compiler.reset()
         self._compiled = torch.compile(paradigm.loss, fullgraph=True, dynamic=False, options={"fallback_random": True})
         self._graphs_before, self._graphs = graphs(), 0
