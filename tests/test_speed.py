@@ -20,6 +20,7 @@ from bench.speed.large import cached, evaluated, noise, once
 from bench.speed.memory import private_megabytes, spent
 from bench.speed.published import measure_published, ours, published
 from bench.speed.sampling import modulations_anew, sample_without_cache, token_sampler
+from bench.speed.setup import with_runs
 from bench.speed.timing import Spread, ratio, rounds, row
 from bench.speed.training import bare_step, flops_of_step, products
 from bench.testing import shake
@@ -104,6 +105,15 @@ def test_a_long_run_is_compared_with_its_loss_compiled(monkeypatch: pytest.Monke
         f"long run, steps/s over those at commit {small.COMMIT}",
     ]
     assert all(each["value"] > 0 for each in rows)
+
+
+def test_more_runs_keep_to_the_cells_of_the_experiment() -> None:
+    experiment = load_experiment("shapes")
+    many = with_runs(experiment, 200)
+    for before, after in zip(experiment.num_seeds, many.num_seeds, strict=True):
+        assert [count > 0 for count in before] == [count > 0 for count in after]
+    runs = len(many.methods) * sum(sum(row) for row in many.num_seeds)
+    assert 200 <= runs < 200 + len(many.methods) * sum(map(len, many.num_seeds))
 
 
 def test_growth_is_measured_and_drawn(tmp_path) -> None:

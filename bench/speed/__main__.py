@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,12 @@ from bench.speed.timing import REPEATS, as_text
 FOLDER = Path("results/bench")
 
 
-def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
-    """Rows of the named measures, all when none is named.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+def measures(machine: Machine) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
+    """What can be measured, by name."""
     experiment = load_experiment(DEFAULT_EXPERIMENT)
     dataset = open_data(experiment.data)
     assert isinstance(dataset, TokenizedShapes)
-    measures = {
+    return {
         "training": lambda: training.measure_training(experiment, dataset, machine),
         "precision": lambda: training.measure_precision(experiment, dataset),
         "overhead": lambda: small.measure_overhead(experiment, dataset),
@@ -50,36 +46,33 @@ def measure(parts: list[str], machine: Machine) -> Iterator[dict[str, Any]]:
         "latents": reporting.measure_cache,
         "growth": lambda: growth.measure_growth(experiment, dataset),
     }
-    for name in parts or list(measures):
-        if name not in measures:
-            raise ValueError(f"no measure {name!r}; {nearest(name, list(measures))}")
-        print(f"measuring {name}", file=sys.stderr, flush=True)
-        yield from ({"measure": name, **each} for each in measures[name]())
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, and write each measure's rows as it ends; the rows of measures that are not asked for stay."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="only these measures; the rows of the others stay")
+    parser.add_argument("parts", nargs="*", help="only these measures")
     parts = parser.parse_args().parts
     matplotlib.use("Agg")
     machine = this_machine()
     torch.set_num_threads(machine.num_threads)
-    try:
-        frame = pd.DataFrame(list(measure(parts, machine)))
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    frame = frame.assign(device=machine.device, num_threads=machine.num_threads, torch=torch.__version__, git_sha=git_sha())
-    print(as_text(frame))
+    known = measures(machine)
+    for name in parts:
+        if name not in known:
+            parser.exit(2, f"{parser.prog}: no measure {name!r}; {nearest(name, list(known))}\n")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{platform.machine()}-{machine.device.replace(' ', '-').lower()}.csv"
+    where = {"device": machine.device, "num_threads": machine.num_threads, "torch": torch.__version__, "git_sha": git_sha()}
+    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["measure"])
+    for name in parts or known:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        rows = pd.DataFrame([{"measure": name, **each} for each in known[name]()]).assign(**where)
+        frame = pd.concat([each for each in (frame[frame["measure"] != name], rows) if len(each)])
+        save_frame(frame, path)
+    print(as_text(frame[frame["measure"].isin(parts or list(known))]))
     print(
         f"value: median of {REPEATS} interleaved rounds after one that warms up, low and high: quartiles; without them: one call"
     )
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{platform.machine()}-{machine.device.replace(' ', '-').lower()}.csv"
-    if parts and path.exists():
-        before = pd.read_csv(path)
-        frame = pd.concat([before[~before["measure"].isin(parts)], frame])
-    save_frame(frame, path)
     growth.draw(frame, FOLDER)
     print(f"written to {path}")
 

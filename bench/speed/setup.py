@@ -34,9 +34,10 @@ EXPERIMENT = with_runs(load_experiment("shapes"), {num})
 
 
 def with_runs(experiment: Experiment, num: int) -> Experiment:
-    """The experiment with so many seeds that it has num runs or a few more."""
-    seeds = math.ceil(num / (len(experiment.methods) * len(experiment.sizes) * len(experiment.rungs)))
-    return replace(experiment, num_seeds=((seeds,) * len(experiment.rungs),) * len(experiment.sizes))
+    """The experiment with so many seeds in each of its cells that it has num runs or a few more."""
+    cells = sum(count > 0 for row in experiment.num_seeds for count in row)
+    seeds = math.ceil(num / (len(experiment.methods) * cells))
+    return replace(experiment, num_seeds=tuple(tuple(seeds if count else 0 for count in row) for row in experiment.num_seeds))
 
 
 def command(*arguments: str) -> list[str]:
