@@ -141,3 +141,9 @@ def test_help_imports_no_torch() -> None:
     code = "import sys; from bench.cli.parser import build_parser; build_parser().format_help(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+def test_the_parser_needs_neither_pandas_nor_torch() -> None:
+    """So that `--help` answers at once."""
+    code = "import sys, bench.cli.parser; print({'pandas', 'torch', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

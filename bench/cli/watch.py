@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
-from bench.results.folder import Results
+
+if TYPE_CHECKING:
+    from bench.results.folder import Results
 
 HOST = "127.0.0.1"
 NICENESS = 5
@@ -143,6 +145,8 @@ def serve(results: Results, port: int) -> ThreadingHTTPServer:
 
 def watch(options: argparse.Namespace) -> None:
     """Serve the page until interrupted."""
+    from bench.results.folder import Results  # imported late: with it comes pandas, which `--help` need not wait for
+
     server = serve(Results(options.results), options.port)
     os.nice(NICENESS)
     print(f"http://{HOST}:{server.server_port}/", flush=True)
